@@ -1,0 +1,114 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The smallest VertebraFormer: the weights shipped for the demo, and tests.
+
+Trains on the prepared cases in tests/data/store (docs/data.md: one real chest
+CT, three real lesion patches without vertebrae, three more with lesion boxes,
+three real vertebra masks with synthetic intensities).
+
+    vf-jax train --config configs/tiny.py --workdir DIR
+
+Variants: `tiny:test` is a two-minute run for the test suite.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from ml_collections import ConfigDict
+
+_STORE = pathlib.Path(__file__).parent.parent / "tests" / "data" / "store"
+
+
+def get_config(variant: str = "") -> ConfigDict:
+  """Returns the configuration; `variant` is '' or 'test'."""
+  if variant not in ("", "test"):
+    raise ValueError(f"configs/tiny.py has no variant '{variant}': use 'test'")
+  config = ConfigDict()
+  config.name = "tiny"
+  config.model = ConfigDict(
+    {
+      "crop": (96, 64, 64),
+      "spacing_mm": 2.0,
+      "channels": 96,
+      "stem_blocks": 1,
+      "decoder_blocks": 1,
+      "token": 8,
+      "dim": 192,
+      "depth": 4,
+      "heads": 6,
+      "mlp_ratio": 4,
+      "attention": "xla",
+      "modulation": "prototype",
+      "prototypes": 8,
+      "prototype_dropout": 0.2,
+      "sequence_dim": 96,
+      "sequence_depth": 2,
+      "max_points": 24,
+      "remat": "none",
+      "dtype": "float32",
+    }
+  )
+  config.data = ConfigDict(
+    {
+      "store": str(_STORE),
+      "batch": 2,
+      "weights": (("lidc", 4.0), ("verse", 6.0), ("blds", 2.0)),
+      "foreground": 0.8,
+      "synthesis": 0.3,
+      "rotate_deg": 8.0,
+      "scale": 0.12,
+      "threads": 1,
+    }
+  )
+  config.loss = ConfigDict(
+    {
+      "dice": 1.0,
+      "cross_entropy": 1.0,
+      "offset": 0.1,
+      "numbering": 0.2,
+      "lesion": 0.1,
+      "lesion_size": 0.02,
+      "domain": 0.05,
+    }
+  )
+  config.optim = ConfigDict(
+    {
+      "learning_rate": 1e-3,
+      "warmup_steps": 100,
+      "weight_decay": 0.02,
+      "clip_norm": 1.0,
+      "ema": 0.995,
+    }
+  )
+  config.train = ConfigDict(
+    {
+      "steps": 4000,
+      "seed": 0,
+      "log_every": 20,
+      "checkpoint_every": 200,
+      "keep": 2,
+    }
+  )
+  config.predict = ConfigDict(
+    {
+      "overlap": 0.5,
+      "batch": 2,
+      "threshold": 0.5,
+      "vote_sigma_mm": 3.0,
+      "min_distance_mm": 12.0,
+      "min_volume_ml": 3.0,
+      "lesion_threshold": 0.3,
+    }
+  )
+  if variant == "test":
+    config.model.crop = (32, 32, 32)
+    config.model.channels = 16
+    config.model.dim = 32
+    config.model.depth = 2
+    config.model.heads = 2
+    config.model.sequence_dim = 16
+    config.optim.warmup_steps = 2
+    config.train.steps = 20
+    config.train.log_every = 2
+    config.train.checkpoint_every = 5
+  return config

@@ -1,0 +1,370 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Settings of an experiment: frozen, typed and checked once.
+
+A config file gives a `ConfigDict`; `from_config_dict` turns it into the frozen
+dataclasses below. Library code never sees a `ConfigDict`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from vf_jax.errors import ConfigError
+
+STEM_STRIDE = 4  # voxels of a feature cell; the sub-voxel head emits 4^3 blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Shape of the network.
+
+  Attributes:
+    crop: window in voxels (depth, height, width).
+    spacing_mm: isotropic voxel edge that the network works at.
+    channels: features per cell at 1/4 resolution.
+    stem_blocks: residual convolution blocks before the tokens.
+    decoder_blocks: residual convolution blocks after the tokens.
+    token: edge of a transformer token in voxels.
+    dim: width of the transformer.
+    depth: blocks of the transformer.
+    heads: attention heads.
+    mlp_ratio: hidden width of the MLP over `dim`.
+    attention: 'xla' or 'cudnn' (GPU).
+    modulation: 'none', 'film' (descriptor only) or 'prototype'.
+    prototypes: number of domain prototypes.
+    prototype_dropout: chance that a sample's own prototype is masked.
+    sequence_dim: width of the numbering transformer.
+    sequence_depth: its blocks.
+    max_points: slots for vertebrae in one sequence.
+    remat: 'none' or 'full' rematerialisation of transformer blocks.
+    dtype: compute type, 'float32' or 'bfloat16'; parameters stay float32.
+  """
+
+  crop: tuple[int, int, int]
+  spacing_mm: float
+  channels: int
+  stem_blocks: int
+  decoder_blocks: int
+  token: int
+  dim: int
+  depth: int
+  heads: int
+  mlp_ratio: int
+  attention: Literal["xla", "cudnn"]
+  modulation: Literal["none", "film", "prototype"]
+  prototypes: int
+  prototype_dropout: float
+  sequence_dim: int
+  sequence_depth: int
+  max_points: int
+  remat: Literal["none", "full"]
+  dtype: Literal["float32", "bfloat16"]
+
+  def __post_init__(self) -> None:
+    if self.token % STEM_STRIDE:
+      raise ConfigError(
+        f"model.token={self.token} is not a multiple of the stem stride "
+        f"{STEM_STRIDE}. Fix: model.token=8 or 16."
+      )
+    for axis, voxels in zip(("depth", "height", "width"), self.crop):
+      if voxels <= 0 or voxels % self.token:
+        near = max(self.token, round(voxels / self.token) * self.token)
+        raise ConfigError(
+          f"model.crop {axis}={voxels} is not a multiple of "
+          f"model.token={self.token}. Fix: use {near}."
+        )
+    if self.dim % self.heads or (self.dim // self.heads) % 2:
+      raise ConfigError(
+        f"model.dim={self.dim} does not divide into model.heads="
+        f"{self.heads} heads of even width. Fix: model.dim="
+        f"{self.heads * max(2, 2 * round(self.dim / self.heads / 2))}."
+      )
+    _positive(self, "channels", "depth", "heads", "sequence_dim", "max_points")
+    if not 0.3 <= self.spacing_mm <= 10:
+      raise ConfigError(
+        f"model.spacing_mm={self.spacing_mm} is outside 0.3-10 mm. Fix: 2.0."
+      )
+    _probability(self, "prototype_dropout")
+    if self.modulation == "prototype" and self.prototypes < 2:
+      raise ConfigError(
+        f"model.modulation='prototype' needs at least 2 prototypes, "
+        f"model.prototypes={self.prototypes}. Fix: raise it or use 'film'."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Where the cases are and how crops are drawn from them.
+
+  Attributes:
+    store: folder of prepared cases (`vf-jax prepare`).
+    batch: crops per step, over all hosts.
+    weights: relative share of each domain; domains not named get 1.
+    foreground: chance that a crop is centred near a vertebra or lesion.
+    synthesis: chance that a case with a tissue map gets synthetic intensities
+      although it has a real image.
+    rotate_deg: standard deviation of the rotation about each axis.
+    scale: standard deviation of the log scale.
+    threads: reading threads.
+  """
+
+  store: str
+  batch: int
+  weights: tuple[tuple[str, float], ...]
+  foreground: float
+  synthesis: float
+  rotate_deg: float
+  scale: float
+  threads: int
+
+  def __post_init__(self) -> None:
+    _positive(self, "batch", "threads")
+    _probability(self, "foreground", "synthesis")
+    if any(weight < 0 for _, weight in self.weights):
+      raise ConfigError(
+        f"data.weights={dict(self.weights)} has a negative share. "
+        "Fix: use 0 to leave a domain out."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """Weight of each task in the sum; 0 removes it."""
+
+  dice: float
+  cross_entropy: float
+  offset: float
+  numbering: float
+  lesion: float
+  lesion_size: float
+  domain: float
+
+  def __post_init__(self) -> None:
+    for field in dataclasses.fields(self):
+      if getattr(self, field.name) < 0:
+        raise ConfigError(
+          f"loss.{field.name}={getattr(self, field.name)} is negative. "
+          "Fix: use 0 to remove the task."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+  """AdamW with linear warm-up and cosine decay.
+
+  Attributes:
+    learning_rate: peak.
+    warmup_steps: steps of linear rise.
+    weight_decay: on kernels only.
+    clip_norm: largest global gradient norm.
+    ema: decay of the averaged parameters used for prediction; 0 turns it off.
+  """
+
+  learning_rate: float
+  warmup_steps: int
+  weight_decay: float
+  clip_norm: float
+  ema: float
+
+  def __post_init__(self) -> None:
+    _positive(self, "learning_rate", "clip_norm")
+    _probability(self, "ema")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """The loop.
+
+  Attributes:
+    steps: total number of steps.
+    seed: of parameters, dropout and data.
+    log_every: steps between metric records.
+    checkpoint_every: steps between checkpoints.
+    keep: latest checkpoints kept beside the best one.
+  """
+
+  steps: int
+  seed: int
+  log_every: int
+  checkpoint_every: int
+  keep: int
+
+  def __post_init__(self) -> None:
+    _positive(self, "steps", "log_every", "checkpoint_every", "keep")
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictConfig:
+  """How a whole CT is decoded.
+
+  Attributes:
+    overlap: share of a window that its neighbour covers again.
+    batch: windows per call.
+    threshold: probability above which a voxel is vertebra.
+    vote_sigma_mm: smoothing of the centre votes.
+    min_distance_mm: smallest distance between two body centres.
+    min_volume_ml: smaller instances are dropped.
+    lesion_threshold: smallest score of a reported lesion.
+  """
+
+  overlap: float
+  batch: int
+  threshold: float
+  vote_sigma_mm: float
+  min_distance_mm: float
+  min_volume_ml: float
+  lesion_threshold: float
+
+  def __post_init__(self) -> None:
+    _positive(self, "batch", "vote_sigma_mm", "min_distance_mm")
+    _probability(self, "overlap", "threshold", "lesion_threshold")
+    if self.overlap >= 1:
+      raise ConfigError(
+        f"predict.overlap={self.overlap} must be below 1. Fix: 0.5."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One experiment."""
+
+  name: str
+  model: ModelConfig
+  data: DataConfig
+  loss: LossConfig
+  optim: OptimConfig
+  train: TrainConfig
+  predict: PredictConfig
+
+  def __post_init__(self) -> None:
+    if self.optim.warmup_steps >= self.train.steps:
+      raise ConfigError(
+        f"optim.warmup_steps={self.optim.warmup_steps} leaves nothing of "
+        f"train.steps={self.train.steps}. Fix: optim.warmup_steps="
+        f"{self.train.steps // 10}."
+      )
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns plain JSON types, accepted again by `from_dict`."""
+    return _to_plain(self)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+  """Builds a `Config` from nested mappings.
+
+  Args:
+    values: one entry a field; a `ConfigDict` fits.
+
+  Returns:
+    The checked configuration.
+
+  Raises:
+    ConfigError: on unknown, missing or wrongly typed keys, and on values that
+      do not fit together; the message names the key and the fix.
+  """
+  return _build(Config, values, "")
+
+
+def from_config_dict(config: Mapping[str, Any]) -> Config:
+  """Turns the `ConfigDict` of a config file into a `Config`.
+
+  Args:
+    config: what `get_config()` returned, after overrides.
+
+  Returns:
+    The checked configuration.
+
+  Raises:
+    ConfigError: see `from_dict`.
+  """
+  plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+  return from_dict(plain)
+
+
+def _positive(config: Any, *names: str) -> None:
+  for name in names:
+    if not getattr(config, name) > 0:
+      raise ConfigError(
+        f"{name}={getattr(config, name)} must be above 0. Fix: raise it."
+      )
+
+
+def _probability(config: Any, *names: str) -> None:
+  for name in names:
+    if not 0 <= getattr(config, name) <= 1:
+      raise ConfigError(
+        f"{name}={getattr(config, name)} is outside 0..1. Fix: bring it in."
+      )
+
+
+def _to_plain(value: Any) -> Any:
+  if dataclasses.is_dataclass(value):
+    return {
+      f.name: _to_plain(getattr(value, f.name))
+      for f in dataclasses.fields(value)
+    }
+  if isinstance(value, tuple):
+    return [_to_plain(item) for item in value]
+  return value
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+  import difflib
+
+  hints = typing.get_type_hints(cls)
+  unknown = sorted(set(values) - set(hints))
+  if unknown:
+    near = difflib.get_close_matches(unknown[0], list(hints), n=1)
+    raise ConfigError(
+      f"unknown key {prefix}{unknown[0]}."
+      + (f" Fix: did you mean {prefix}{near[0]}?" if near else "")
+    )
+  missing = [name for name in hints if name not in values]
+  if missing:
+    raise ConfigError(
+      f"missing key {prefix}{missing[0]}. Fix: set it; configs/tiny.py names "
+      "every key."
+    )
+  return cls(
+    **{
+      name: _convert(hint, values[name], f"{prefix}{name}")
+      for name, hint in hints.items()
+    }
+  )
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+  if dataclasses.is_dataclass(hint):
+    if not isinstance(value, Mapping):
+      raise ConfigError(f"{key}={value!r} must be a group of keys.")
+    return _build(typing.cast(type, hint), value, f"{key}.")
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is Literal:
+    if value not in args:
+      raise ConfigError(f"{key}={value!r} is unknown. Fix: one of {args}.")
+    return value
+  if origin is tuple:
+    if isinstance(value, Mapping):  # {domain: weight}
+      value = list(value.items())
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+      raise ConfigError(f"{key}={value!r} must be a list.")
+    items = list(value)
+    kinds = [args[0]] * len(items) if args[-1] is Ellipsis else list(args)
+    if len(items) != len(kinds):
+      raise ConfigError(
+        f"{key}={value!r} has {len(items)} entries. Fix: give {len(kinds)}."
+      )
+    return tuple(
+      _convert(kind, item, f"{key}[{i}]")
+      for i, (kind, item) in enumerate(zip(kinds, items))
+    )
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+    raise ConfigError(
+      f"{key}={value!r} is {type(value).__name__}. Fix: give a {hint.__name__}."
+    )
+  return value
