@@ -1,0 +1,281 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""One loss a task, and their weighted sum.
+
+A missing annotation is not a zero: every term is masked by what the sample's
+source annotates. All terms are fp32.
+"""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from vf_jax.config import STEM_STRIDE, LossConfig
+from vf_jax.models.decoders.lesion import LesionMaps
+from vf_jax.models.vertebraformer import Outputs
+
+IGNORE = 255
+"""Label of voxels that no term may look at."""
+
+CODES = 29
+"""Size of tables indexed by VerSe code (0..28)."""
+
+
+@flax.struct.dataclass
+class Batch:
+  """Crops and what is known of them; spatial order (depth, height, width).
+
+  Attributes:
+    image: HU.
+    labels: VerSe codes, 0 background, `IGNORE` unknown.
+    spacing_mm: spacing of the scan before resampling, ascending, mm.
+    centres: body centre of each VerSe code, in voxels of the crop.
+    has_centre: whether that code has a centre.
+    points: detections to be numbered, head to foot, in voxels.
+    point_levels: index into `numbering.VERTEBRAE`, -1 = false detection.
+    point_mask: True for real slots.
+    boxes: lesion centre (voxels) and edge lengths (mm).
+    box_mask: True for real slots.
+    domain: index of the source's domain.
+    has_masks: whether vertebra masks are annotated.
+    has_levels: whether levels are annotated.
+    has_lesions: whether lesions are annotated.
+    case: index of the case in the store.
+  """
+
+  image: Float[Array, "batch depth height width"]
+  labels: UInt8[Array, "batch depth height width"]
+  spacing_mm: Float[Array, "batch 3"]
+  centres: Float[Array, "batch codes 3"]
+  has_centre: Bool[Array, "batch codes"]
+  points: Float[Array, "batch points 3"]
+  point_levels: Int[Array, "batch points"]
+  point_mask: Bool[Array, "batch points"]
+  boxes: Float[Array, "batch boxes 6"]
+  box_mask: Bool[Array, "batch boxes"]
+  domain: Int[Array, " batch"]
+  has_masks: Bool[Array, " batch"]
+  has_levels: Bool[Array, " batch"]
+  has_lesions: Bool[Array, " batch"]
+  case: Int[Array, " batch"]
+
+
+Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
+"""Metric name -> (numerator, denominator); merged on the host."""
+
+
+def soft_dice(
+  probability: Float[Array, "*shape"],
+  truth: Float[Array, "*shape"],
+  valid: Float[Array, "*shape"],
+  smooth: float = 1.0,
+) -> Float[Array, ""]:
+  """1 - (2 I + s) / (P + T + s) over all valid voxels of the batch.
+
+  Args:
+    probability: 0..1.
+    truth: 0 or 1.
+    valid: 1 where the voxel counts.
+    smooth: keeps a batch without foreground finite.
+
+  Returns:
+    The loss, 0 at perfect overlap.
+
+  Source:
+    Milletari et al. 2016, V-Net, with plain cardinalities.
+  """
+  both = (probability * truth * valid).sum()
+  size = (probability * valid).sum() + (truth * valid).sum()
+  return 1.0 - (2.0 * both + smooth) / (size + smooth)
+
+
+def segmentation_terms(
+  logits: Float[Array, "batch depth height width"], batch: Batch
+) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
+  """Dice and cross-entropy of vertebra against everything else.
+
+  Args:
+    logits: vertebra logits.
+    batch: the crops.
+
+  Returns:
+    Dice loss, cross-entropy, and the sums for the training Dice.
+  """
+  truth = ((batch.labels > 0) & (batch.labels != IGNORE)).astype(jnp.float32)
+  valid = (batch.labels != IGNORE) & batch.has_masks[:, None, None, None]
+  valid = valid.astype(jnp.float32)
+  entropy = optax.sigmoid_binary_cross_entropy(logits, truth) * valid
+  dice = soft_dice(jax.nn.sigmoid(logits), truth, valid)
+  dice = jnp.where(valid.sum() > 0, dice, 0.0)
+  found = (logits > 0).astype(jnp.float32) * valid
+  sums = {
+    "dice": (
+      2.0 * (found * truth).sum(),
+      found.sum() + (truth * valid).sum(),
+    )
+  }
+  return dice, entropy.sum() / jnp.maximum(valid.sum(), 1.0), sums
+
+
+def offset_term(
+  offsets: Float[Array, "batch depth height width 3"], batch: Batch
+) -> Float[Array, ""]:
+  """Smooth L1 between the predicted and the true vector to the body centre.
+
+  Args:
+    offsets: in voxels.
+    batch: the crops.
+
+  Returns:
+    Mean over vertebra voxels whose centre is known.
+  """
+  shape = batch.labels.shape[1:]
+  code = jnp.where(batch.labels == IGNORE, 0, batch.labels).astype(jnp.int32)
+  flat = code.reshape(code.shape[0], -1)
+  centre = jnp.take_along_axis(batch.centres, flat[..., None], axis=1)
+  known = jnp.take_along_axis(batch.has_centre, flat, axis=1) & (flat > 0)
+  known = known & batch.has_masks[:, None]
+  place = jnp.stack(
+    jnp.meshgrid(*(jnp.arange(n) for n in shape), indexing="ij"), axis=-1
+  ).reshape(1, -1, 3)
+  target = centre - place
+  error = optax.huber_loss(
+    offsets.reshape(target.shape), target, delta=2.0
+  ).sum(axis=-1)
+  weight = known.astype(jnp.float32)
+  return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0)
+
+
+def lesion_terms(
+  maps: LesionMaps, batch: Batch, spacing_mm: float
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """Focal loss of the centre heat map and L1 of offset and log size.
+
+  Args:
+    maps: candidates at 1/4 resolution.
+    batch: the crops.
+    spacing_mm: voxel edge of the crops.
+
+  Returns:
+    Heat-map loss and box loss, per lesion.
+
+  Source:
+    Zhou et al. 2019, Objects as Points (arXiv 1904.07850), equation 1.
+  """
+  grid = maps.heat.shape[1:]
+  centre = (batch.boxes[..., :3] + 0.5) / STEM_STRIDE - 0.5  # in cells
+  size_mm = batch.boxes[..., 3:]
+  place = jnp.stack(
+    jnp.meshgrid(*(jnp.arange(n) for n in grid), indexing="ij"), axis=-1
+  ).astype(jnp.float32)
+  away = place[None, None] - centre[:, :, None, None, None, :]
+  # One standard deviation is a sixth of the box, at least half a cell.
+  sigma = jnp.maximum(size_mm / (6 * STEM_STRIDE * spacing_mm), 0.5)
+  bump = jnp.exp(
+    -0.5 * ((away / sigma[:, :, None, None, None, :]) ** 2).sum(axis=-1)
+  )
+  bump = bump * batch.box_mask[:, :, None, None, None]
+  heat = bump.max(axis=1)
+  nearest = (jnp.abs(away).max(axis=-1) <= 0.5) & batch.box_mask[
+    :, :, None, None, None
+  ]
+  positive = nearest.any(axis=1)
+  log_p = jax.nn.log_sigmoid(maps.heat)
+  log_not_p = jax.nn.log_sigmoid(-maps.heat)
+  p = jax.nn.sigmoid(maps.heat)
+  focal = -jnp.where(
+    positive, (1 - p) ** 2 * log_p, (1 - heat) ** 4 * p**2 * log_not_p
+  )
+  counts = batch.has_lesions[:, None, None, None]
+  lesions = jnp.maximum((positive & counts).sum(), 1)
+  heat_loss = (focal * counts).sum() / lesions
+  hit = (nearest & counts[:, None]).astype(jnp.float32)[..., None]
+  error = jnp.abs(maps.offset[:, None] + away) + jnp.abs(
+    maps.log_size[:, None]
+    - jnp.log(jnp.maximum(size_mm, 1.0))[:, :, None, None, None, :]
+  )
+  return heat_loss, (error * hit).sum() / lesions
+
+
+def numbering_term(
+  outputs: Outputs, batch: Batch
+) -> tuple[Float[Array, ""], Sums]:
+  """Chain negative log-likelihood per point.
+
+  Args:
+    outputs: with `chain` filled.
+    batch: the crops.
+
+  Returns:
+    The loss and the sums for the share of points with the right level.
+  """
+  assert outputs.chain is not None
+  value = outputs.chain.negative_log_likelihood(batch.point_levels)
+  used = batch.has_levels & batch.point_mask.any(axis=1)
+  points = (batch.point_mask & used[:, None]).sum()
+  guess, _ = outputs.chain.decode()
+  right = (guess == batch.point_levels) & batch.point_mask & used[:, None]
+  loss = jnp.where(used, value, 0.0).sum() / jnp.maximum(points, 1)
+  return loss, {
+    "level_accuracy": (
+      right.sum().astype(jnp.float32),
+      points.astype(jnp.float32),
+    )
+  }
+
+
+def domain_term(
+  log_mixture: Float[Array, "batch prototypes"] | None, batch: Batch
+) -> Float[Array, ""]:
+  """Cross-entropy of the prototype mixture with the sample's own domain.
+
+  Args:
+    log_mixture: log share of each prototype.
+    batch: the crops.
+
+  Returns:
+    Mean over the batch; 0 without prototypes.
+  """
+  if log_mixture is None:
+    return jnp.zeros(())
+  own = jnp.take_along_axis(log_mixture, batch.domain[:, None], axis=1)
+  return -own.mean()
+
+
+def total_loss(
+  outputs: Outputs, batch: Batch, weights: LossConfig, spacing_mm: float
+) -> tuple[Float[Array, ""], Sums]:
+  """The weighted sum of all tasks.
+
+  Args:
+    outputs: of one forward pass with points.
+    batch: the crops.
+    weights: one a task.
+    spacing_mm: voxel edge of the crops.
+
+  Returns:
+    The loss and the metric sums, each term among them.
+  """
+  dice, entropy, sums = segmentation_terms(outputs.logits, batch)
+  heat, box = lesion_terms(outputs.lesions, batch, spacing_mm)
+  chain, chain_sums = numbering_term(outputs, batch)
+  terms = {
+    "dice": dice,
+    "cross_entropy": entropy,
+    "offset": offset_term(outputs.offsets, batch),
+    "numbering": chain,
+    "lesion": heat,
+    "lesion_size": box,
+    "domain": domain_term(outputs.domain.log_mixture, batch),
+  }
+  loss = jnp.zeros(())
+  for name, term in terms.items():
+    loss = loss + getattr(weights, name) * term
+  one = jnp.ones(())
+  sums |= chain_sums
+  sums |= {f"loss_{name}": (term, one) for name, term in terms.items()}
+  sums["loss"] = (loss, one)
+  return loss, sums

@@ -1,0 +1,57 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Lesion decoder: centre heat map, box size and centre at 1/4 resolution."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@flax.struct.dataclass
+class LesionMaps:
+  """One candidate box per cell.
+
+  Attributes:
+    heat: logit that a lesion's centre lies in the cell.
+    offset: from the cell's centre to the lesion's, in cells.
+    log_size: natural log of the edge lengths in mm.
+  """
+
+  heat: Float[Array, "batch d h w"]
+  offset: Float[Array, "batch d h w 3"]
+  log_size: Float[Array, "batch d h w 3"]
+
+
+class LesionHead(nn.Module):
+  """One box per cell, after Zhou et al. 2019, Objects as Points.
+
+  Attributes:
+    hidden: width of the hidden layer.
+    dtype: compute type; outputs are float32.
+  """
+
+  hidden: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, features: Float[Array, "batch d h w channel"]
+  ) -> LesionMaps:
+    """Returns a candidate box for every cell."""
+    x = nn.LayerNorm(dtype=self.dtype, name="norm")(features)
+    x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
+    # Lesions are rare: a prior of 1 % keeps the first steps quiet.
+    heat = nn.Dense(
+      1,
+      dtype=jnp.float32,
+      name="heat",
+      bias_init=nn.initializers.constant(-4.6),
+    )(x)
+    box = nn.Dense(6, dtype=jnp.float32, name="box")(x)
+    return LesionMaps(
+      heat=heat[..., 0],
+      offset=box[..., :3],
+      log_size=box[..., 3:] + jnp.log(15.0),
+    )

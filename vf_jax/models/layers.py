@@ -1,0 +1,116 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Layers that several parts of VertebraFormer share."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from vf_jax.ops.conv3d import conv3d
+
+Domain = Float[Array, "batch domain"] | None
+
+
+class Conv3D(nn.Module):
+  """3x3x3 convolution with bias, stride 1, same size.
+
+  Attributes:
+    features: output channels.
+    dtype: compute type; parameters are float32.
+  """
+
+  features: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "batch depth height width cin"]
+  ) -> Float[Array, "batch depth height width cout"]:
+    """Returns the convolved features in the compute type."""
+    kernel = self.param(
+      "kernel",
+      nn.initializers.he_normal(),
+      (3, 3, 3, x.shape[-1], self.features),
+    )
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    out = conv3d(x.astype(self.dtype), kernel.astype(self.dtype))
+    return out + bias.astype(self.dtype)[None, None, None, None, :]
+
+
+class Modulate(nn.Module):
+  """Scale, shift and gate drawn from the domain; identity at the start.
+
+  With `domain=None` (modulation off) it has no parameters.
+
+  Attributes:
+    dtype: compute type.
+  """
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "batch *space channel"], domain: Domain
+  ) -> tuple[
+    Float[Array, "batch *space channel"], Float[Array, "batch *one channel"]
+  ]:
+    """Returns the modulated features and the gate of the residual branch."""
+    channel = x.shape[-1]
+    shape = (x.shape[0],) + (1,) * (x.ndim - 2) + (channel,)
+    if domain is None:
+      return x, jnp.ones(shape, self.dtype)
+    # Zero at the start: an untrained unit changes nothing.
+    film = nn.Dense(
+      3 * channel,
+      kernel_init=nn.initializers.zeros,
+      dtype=self.dtype,
+      name="film",
+    )(domain)
+    scale, shift, gate = (
+      part.reshape(shape) for part in jnp.split(film, 3, axis=-1)
+    )
+    return x * (1 + scale) + shift, 1 + gate
+
+
+class ConvBlock(nn.Module):
+  """Pre-norm residual block of two convolutions, modulated by the domain.
+
+  Attributes:
+    dtype: compute type.
+  """
+
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "batch depth height width channel"], domain: Domain
+  ) -> Float[Array, "batch depth height width channel"]:
+    """Returns the features with the block's residual added."""
+    channel = x.shape[-1]
+    y = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
+    y, gate = Modulate(dtype=self.dtype, name="modulate")(y, domain)
+    y = nn.gelu(Conv3D(channel, dtype=self.dtype, name="conv1")(y))
+    y = Conv3D(channel, dtype=self.dtype, name="conv2")(y)
+    return x + gate * y
+
+
+def sinusoids(
+  x: Float[Array, "*shape"], count: int, longest: float
+) -> Float[Array, "*shape features"]:
+  """Smooth features of a scalar: sines and cosines of `count` wavelengths.
+
+  Args:
+    x: values.
+    count: wavelengths, from `longest` down to `longest / 2^(count-1)`.
+    longest: largest wavelength in the unit of `x`.
+
+  Returns:
+    `2 * count` features.
+  """
+  waves = jnp.asarray(
+    2 * np.pi / longest * 2.0 ** np.arange(count), dtype=x.dtype
+  )
+  phase = x[..., None] * waves.reshape((1,) * x.ndim + (-1,))
+  return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
