@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
@@ -15,6 +17,12 @@ install_import_hook("vf_jax", "beartype.beartype")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from vf_jax.config import Config, from_config_dict  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parent.parent
 from absl import flags  # noqa: E402
 
 if not flags.FLAGS.is_parsed():
@@ -25,3 +33,25 @@ hypothesis.settings.register_profile(
   "vf", deadline=None, max_examples=25, derandomize=True
 )
 hypothesis.settings.load_profile("vf")
+
+
+def load_tiny(variant: str = "") -> ConfigDict:
+  """What configs/tiny.py gives."""
+  spec = importlib.util.spec_from_file_location(
+    "tiny", ROOT / "configs" / "tiny.py"
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(variant)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+  """Loader of configs/tiny.py: variant -> ConfigDict."""
+  return load_tiny
+
+
+@pytest.fixture(scope="session")
+def test_config() -> Config:
+  """The small variant of configs/tiny.py."""
+  return from_config_dict(load_tiny("test"))
