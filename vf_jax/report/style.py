@@ -1,0 +1,118 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The style sheet of report pages: screen, phone, paper, light and dark."""
+
+from __future__ import annotations
+
+STYLE = """
+:root {
+  color-scheme: light dark;
+  --ink: #1c2126; --soft: #5d6771; --line: #dfe3e7; --ground: #ffffff;
+  --bar: #2f7fd0; --rail: #e6eaee; --alarm: #fff3d6; --alarm-line: #d99a00;
+  --tall: max(28rem, 100vh - 15rem);
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ink: #e4e7ea; --soft: #9aa5af; --line: #2c3339; --ground: #14181b;
+    --bar: #56b4e9; --rail: #2a3138; --alarm: #362b10; --alarm-line: #e69f00;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 1.25rem; max-width: 96rem; color: var(--ink);
+  background: var(--ground); font: 15px/1.45 system-ui, sans-serif;
+}
+header { border-bottom: 1px solid var(--line); margin-bottom: 1rem; }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }
+header p { margin: .2rem 0 .8rem; color: var(--soft); }
+h2 { font-size: 1.05rem; margin: 0 0 .4rem; }
+.warnings {
+  background: var(--alarm); border-left: 4px solid var(--alarm-line);
+  padding: .7rem 1rem; margin-bottom: 1rem;
+}
+.warnings ul { margin: 0; padding-left: 1.2rem; overflow-wrap: anywhere; }
+main { display: grid; gap: 1.5rem; }
+main > * { min-width: 0; }
+.pictures > label { margin: 0 1rem 0 .25rem; color: var(--soft); }
+.pictures > input { accent-color: var(--bar); }
+#masks:not(:checked) ~ .views .mask { display: none; }
+#marks:not(:checked) ~ .views .marks { display: none; }
+.views { display: flex; gap: .75rem; justify-content: center; }
+figure {
+  margin: .5rem 0 0; flex: var(--w) 1 0; min-width: 0;
+  max-width: calc(var(--tall) * var(--w) / var(--h));
+}
+figcaption { color: var(--soft); font-size: .87rem; padding-top: .3rem; }
+.view {
+  position: relative; aspect-ratio: var(--w) / var(--h); background: #000;
+  overflow: hidden; border-radius: 4px; print-color-adjust: exact;
+}
+.view > * {
+  position: absolute; inset: 0; width: 100%; height: 100%; display: block;
+}
+svg { fill: none; font-family: system-ui, sans-serif; font-weight: 600; }
+svg path { stroke-width: .6; }
+svg text {
+  dominant-baseline: central; paint-order: stroke; stroke: #000;
+  stroke-width: .18em; stroke-linejoin: round;
+}
+svg .name { text-anchor: end; }
+svg .side, svg .length, svg .number { fill: #fff; }
+svg circle { stroke: #000; stroke-width: .4; }
+svg .halo { stroke: #000; stroke-width: 1.8; }
+svg .lesion { stroke: #fff; stroke-width: .9; }
+svg .beside { stroke-dasharray: 2.5 1.8; }
+svg .side { font-weight: 400; }
+svg .length { font-weight: 400; text-anchor: end; font-size: .8em; }
+svg .scale { stroke: #fff; stroke-width: .8; }
+.findings h2:not(:first-child) { margin-top: 1.4rem; }
+.wide { overflow-x: auto; }
+table {
+  border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
+  white-space: nowrap;
+}
+th, td {
+  padding: .2rem .55rem; text-align: left; border-bottom: 1px solid var(--line);
+}
+thead th { color: var(--soft); font-weight: 500; font-size: .87rem; }
+.n { text-align: right; }
+.swatch {
+  display: inline-block; width: .8em; height: .8em; border-radius: 2px;
+  margin-right: .5em; vertical-align: -.05em; print-color-adjust: exact;
+}
+.bar {
+  display: inline-block; width: 3.2rem; height: .5em; margin-right: .5em;
+  background: var(--rail); border-radius: 2px; overflow: hidden;
+  vertical-align: .08em; print-color-adjust: exact;
+}
+.bar i { display: block; height: 100%; background: var(--bar); }
+.percent { display: inline-block; min-width: 3.6em; text-align: right; }
+.note, footer { color: var(--soft); font-size: .87rem; }
+details { margin-top: 1.4rem; }
+summary { cursor: pointer; font-weight: 600; }
+dl { display: grid; grid-template-columns: auto 1fr; gap: .15rem 1rem; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; }
+footer { border-top: 1px solid var(--line); margin-top: 1.5rem; }
+@media (min-width: 76rem) {
+  main { grid-template-columns: minmax(0, 1fr) minmax(30rem, auto); }
+  .pictures { position: sticky; top: .5rem; align-self: start; }
+}
+@media (max-width: 40rem) {
+  body { padding: .8rem; }
+  th, td { padding: .25rem .4rem; }
+  .bar { width: 1.8rem; }
+  .broad { flex-direction: column; align-items: center; }
+  .broad figure {
+    flex: none; width: min(100%, var(--tall) * var(--w) / var(--h));
+  }
+  .views { gap: .4rem; }
+}
+@media print {
+  :root { color-scheme: light; --tall: 135mm; }
+  body { padding: 0; font-size: 10pt; max-width: none; }
+  main { display: block; }
+  .pictures { position: static; margin-bottom: 1rem; }
+  .pictures > input, .pictures > label { display: none; }
+  figure, tr, .warnings { break-inside: avoid; }
+}
+"""
