@@ -268,7 +268,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
   return _build(Config, values, "")
 
 
-def from_config_dict(config: Mapping[str, Any]) -> Config:
+def from_config_dict(config: Any) -> Config:
   """Turns the `ConfigDict` of a config file into a `Config`.
 
   Args:

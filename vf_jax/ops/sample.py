@@ -22,10 +22,10 @@ def sample_trilinear(
   Returns:
     Features at the points.
   """
-  size = jnp.asarray(features.shape[1:4])
-  points = jnp.clip(points, 0.0, (size - 1).astype(points.dtype))
-  low = jnp.minimum(jnp.floor(points).astype(jnp.int32), size - 1)
-  high = jnp.minimum(low + 1, size - 1)
+  last = jnp.asarray([[[n - 1 for n in features.shape[1:4]]]])
+  points = jnp.clip(points, 0.0, last.astype(points.dtype))
+  low = jnp.floor(points).astype(jnp.int32)
+  high = jnp.minimum(low + 1, last)
   weight = points - low
 
   def one(

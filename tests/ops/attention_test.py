@@ -1,0 +1,54 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vf_jax.ops.attention import attention, rotary_angles, rotate
+
+
+def _naive(q, k, v, mask=None):
+  scores = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
+  if mask is not None:
+    scores = np.where(mask, scores, -1e30)
+  scores = np.exp(scores - scores.max(-1, keepdims=True))
+  return np.einsum("bhqk,bkhd->bqhd", scores / scores.sum(-1, keepdims=True), v)
+
+
+def test_attention_equals_the_formula():
+  q, k, v = (
+    jax.random.normal(key, (2, 10, 3, 8))
+    for key in jax.random.split(jax.random.key(0), 3)
+  )
+  near = np.abs(np.arange(10)[:, None] - np.arange(10)) <= 2
+  mask = jnp.broadcast_to(near, (2, 1, 10, 10))
+  np.testing.assert_allclose(attention(q, k, v), _naive(q, k, v), atol=1e-5)
+  np.testing.assert_allclose(
+    attention(q, k, v, mask), _naive(q, k, v, mask), atol=1e-5
+  )
+
+
+def test_rotary_product_depends_on_relative_position_only():
+  grid = (4, 3, 5)
+  angles = rotary_angles(grid, 20)
+  index = np.arange(60).reshape(grid)
+  q, k = (
+    np.asarray(jax.random.normal(key, (20,)))
+    for key in jax.random.split(jax.random.key(0))
+  )
+  tokens = np.broadcast_to(q, (1, 60, 1, 20))
+  keys = np.broadcast_to(k, (1, 60, 1, 20))
+  q_turned = np.asarray(rotate(jnp.asarray(tokens), angles))[0, :, 0]
+  k_turned = np.asarray(rotate(jnp.asarray(keys), angles))[0, :, 0]
+  product = q_turned @ k_turned.T
+  first = product[index[0, 0, 0], index[1, 1, 2]]
+  second = product[index[2, 1, 2], index[3, 2, 4]]
+  other = product[index[0, 0, 0], index[2, 1, 2]]
+  np.testing.assert_allclose(first, second, rtol=1e-4)
+  assert abs(first - other) > 1e-3
+
+
+def test_cudnn_is_never_silently_replaced():
+  x = jnp.zeros((1, 4, 1, 8))
+  with pytest.raises(ValueError, match="needs a GPU"):
+    attention(x, x, x, implementation="cudnn")
