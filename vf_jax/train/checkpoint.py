@@ -1,0 +1,272 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of training and exported weights (the only user of Orbax)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from vf_jax.config import Config, from_dict
+from vf_jax.errors import InputError
+from vf_jax.train.state import Params, TrainState, init_params
+
+_FOLDER = "checkpoints"
+_CONFIG = "config.json"
+_WEIGHTS = "params"
+_DIGEST = "sha256"
+
+
+class Checkpoints:
+  """The checkpoints of one run: the latest ones and the best.
+
+  Attributes:
+    directory: where they are.
+  """
+
+  def __init__(self, workdir: str | os.PathLike[str], config: Config):
+    """Opens (or starts) the checkpoints of a run.
+
+    Args:
+      workdir: folder of the run.
+      config: the experiment; `train.keep` latest are kept.
+    """
+    training = ocp.training
+    keep = training.preservation_policies
+    self.directory = pathlib.Path(workdir).resolve() / _FOLDER
+    self.directory.mkdir(parents=True, exist_ok=True)
+    self._config = config
+    self._checkpointer = training.Checkpointer(
+      self.directory,
+      # The loop decides when to save.
+      save_decision_policy=training.save_decision_policies.FixedIntervalPolicy(
+        1
+      ),
+      preservation_policy=keep.AnyPreservationPolicy(
+        [
+          keep.LatestN(config.train.keep),
+          keep.BestN(get_metric_fn=lambda m: m["dice"], n=1),
+        ]
+      ),
+      cleanup_tmp_directories=True,
+    )
+
+  @property
+  def latest(self) -> int | None:
+    """Step of the newest complete checkpoint."""
+    found = self._checkpointer.latest
+    return None if found is None else int(found.step)
+
+  def save(
+    self,
+    state: TrainState,
+    data_state: Mapping[str, Any],
+    metrics: Mapping[str, float],
+  ) -> None:
+    """Writes a checkpoint; it appears under its name when it is complete.
+
+    Args:
+      state: of training, step included.
+      data_state: position of the data iterator.
+      metrics: 'dice' decides which checkpoint is the best.
+    """
+    self._checkpointer.save_checkpointables(
+      int(state.step),
+      {
+        "state": state,
+        "data": dict(data_state),
+        "config": self._config.to_dict(),
+      },
+      metrics=dict(metrics),
+    )
+
+  def restore(
+    self, abstract: TrainState
+  ) -> tuple[TrainState, Mapping[str, Any]]:
+    """Reads the newest checkpoint.
+
+    Args:
+      abstract: shapes, types and shardings of the state.
+
+    Returns:
+      The state and the position of the data iterator.
+
+    Raises:
+      InputError: if it was made by another model or is damaged.
+    """
+    with _explained(self.directory):
+      stored = self._checkpointer.load_checkpointables(None, {"config": None})
+    _check_same_model(self.directory, stored["config"], self._config)
+    with _explained(self.directory):
+      found = self._checkpointer.load_checkpointables(
+        None, {"state": abstract, "data": None}
+      )
+    return found["state"], found["data"]
+
+  def close(self) -> None:
+    """Waits for what is still being written."""
+    self._checkpointer.close()
+
+
+@contextlib.contextmanager
+def _explained(path):
+  """Turns the library's errors about a broken checkpoint into ours."""
+  try:
+    yield
+  except InputError:
+    raise
+  except Exception as error:
+    first = str(error).strip().splitlines() or [type(error).__name__]
+    raise InputError(
+      path,
+      f"the checkpoint cannot be read ({first[0][:200]}).",
+      "remove the damaged step folder to use the one before, or train again.",
+    ) from error
+
+
+def _check_same_model(path, stored: Mapping[str, Any], config: Config) -> None:
+  ours = config.to_dict()["model"]
+  theirs = stored.get("model", {})
+  different = [k for k in ours if ours[k] != theirs.get(k)]
+  if different:
+    key = different[0]
+    raise InputError(
+      path,
+      f"was trained with model.{key}={theirs.get(key)}, the config says "
+      f"{ours[key]}.",
+      f"pass --config.model.{key}={theirs.get(key)} or another --workdir.",
+    )
+
+
+def export(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
+  """Writes the averaged parameters of a run's newest checkpoint for use.
+
+  Args:
+    workdir: folder of the run.
+    out: folder of the weights, replaced if it exists.
+
+  Returns:
+    The SHA-256 of the weights.
+
+  Raises:
+    InputError: if the run has no readable checkpoint.
+  """
+  config, params, _ = _from_run(pathlib.Path(workdir))
+  target = pathlib.Path(out).resolve()
+  temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+  shutil.rmtree(temporary, ignore_errors=True)
+  temporary.mkdir(parents=True)
+  ocp.save(temporary / _WEIGHTS, params)
+  (temporary / _CONFIG).write_text(
+    json.dumps(config.to_dict(), indent=1) + "\n", "utf-8"
+  )
+  digest = _digest(params)
+  (temporary / _DIGEST).write_text(digest + "\n", "utf-8")
+  shutil.rmtree(target, ignore_errors=True)
+  os.replace(temporary, target)
+  return digest
+
+
+def load(path: str | os.PathLike[str]) -> tuple[Config, Params, str]:
+  """Reads parameters for prediction from weights or from a run.
+
+  Args:
+    path: folder written by `export`, or the workdir of a run (its newest
+      checkpoint, averaged parameters).
+
+  Returns:
+    The configuration, the parameters and their SHA-256.
+
+  Raises:
+    InputError: if there is no checkpoint, it is damaged, or the digest of
+      exported weights does not fit.
+  """
+  folder = pathlib.Path(path).resolve()
+  if (folder / _FOLDER).is_dir():
+    return _from_run(folder)
+  if not (folder / _CONFIG).is_file():
+    raise InputError(
+      path,
+      "is neither a run (checkpoints/) nor exported weights (config.json).",
+      "pass the --workdir of `vf-jax train` or a folder of `vf-jax export`.",
+    )
+  try:
+    config = from_dict(json.loads((folder / _CONFIG).read_text("utf-8")))
+    expected = (folder / _DIGEST).read_text("utf-8").strip()
+  except (OSError, ValueError) as error:
+    raise InputError(
+      path, f"its config or digest is damaged ({error}).", "export it again."
+    ) from error
+  abstract = _abstract_params(config)
+  with _explained(path), warnings.catch_warnings():
+    params = ocp.load(folder / _WEIGHTS, abstract)
+  found = _digest(params)
+  if found != expected:
+    raise InputError(
+      path,
+      f"weights have SHA-256 {found[:12]}..., their file says "
+      f"{expected[:12]}...: damaged.",
+      "export or install them again.",
+    )
+  return config, params, found
+
+
+def _from_run(workdir: pathlib.Path) -> tuple[Config, Params, str]:
+  directory = (workdir / _FOLDER).resolve()
+  if not directory.is_dir():
+    raise InputError(
+      workdir, "has no checkpoints/.", "pass the --workdir of `vf-jax train`."
+    )
+  checkpointer = ocp.training.Checkpointer(directory)
+  try:
+    if checkpointer.latest is None:
+      raise InputError(
+        workdir, "holds no complete checkpoint.", "train until the first one."
+      )
+    with _explained(workdir):
+      stored = checkpointer.load_checkpointables(None, {"config": None})
+      config = from_dict(stored["config"])
+      from vf_jax.train.state import init_state
+
+      abstract = _placed(jax.eval_shape(lambda: init_state(config)))
+      found = checkpointer.load_checkpointables(None, {"state": abstract})
+    params = found["state"].ema
+    return config, params, _digest(params)
+  finally:
+    checkpointer.close()
+
+
+def _abstract_params(config: Config) -> Params:
+  return _placed(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
+
+
+def _placed(tree: Any) -> Any:
+  """Gives every abstract leaf the first device, so that restoring is safe."""
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    tree,
+  )
+
+
+def _digest(params: Params) -> str:
+  """SHA-256 over names, shapes and values, independent of the file layout."""
+  total = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    array = np.asarray(leaf)
+    total.update(jax.tree_util.keystr(path).encode())
+    total.update(str((array.shape, array.dtype.str)).encode())
+    total.update(np.ascontiguousarray(array).tobytes())
+  return total.hexdigest()

@@ -1,0 +1,111 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Everything that training changes, and the optimizer that changes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from vf_jax.config import Config
+from vf_jax.models.vertebraformer import VertebraFormer
+
+Params = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+  """State of one run.
+
+  Fields are untyped because abstract states (shapes and shardings only) pass
+  through the same class.
+
+  Attributes:
+    step: steps done, int32 scalar.
+    params: parameters, float32.
+    ema: averaged parameters, used for prediction.
+    opt_state: of the optimizer.
+    key: root of all randomness on the device.
+  """
+
+  step: Any
+  params: Params
+  ema: Params
+  opt_state: Any
+  key: Any
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformation:
+  """Clipping and AdamW on a warm-up cosine; decay on kernels only.
+
+  Args:
+    config: the experiment.
+
+  Returns:
+    The transformation.
+  """
+  o = config.optim
+  schedule = optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=o.learning_rate,
+    warmup_steps=o.warmup_steps,
+    decay_steps=config.train.steps,
+    end_value=0.01 * o.learning_rate,
+  )
+  return optax.chain(
+    optax.clip_by_global_norm(o.clip_norm),
+    optax.adamw(
+      schedule,
+      b2=0.98,
+      weight_decay=o.weight_decay,
+      mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+    ),
+  )
+
+
+def init_params(config: Config, key: Key[Array, ""]) -> Params:
+  """Draws the parameters of the network.
+
+  Args:
+    config: the experiment.
+    key: of the draw.
+
+  Returns:
+    Nested dict of float32 arrays.
+  """
+  m = config.model
+  model = VertebraFormer(m)
+  variables = model.init(
+    key,
+    jnp.zeros((1, *m.crop)),
+    jnp.ones((1, 3)),
+    jnp.zeros((1, m.max_points, 3)),
+    jnp.zeros((1, m.max_points), bool),
+    jnp.zeros((1,), jnp.int32),
+  )
+  return variables["params"]
+
+
+def init_state(config: Config) -> TrainState:
+  """The state before the first step; jit-compatible.
+
+  Args:
+    config: the experiment.
+
+  Returns:
+    The state, the same for the same seed.
+  """
+  key = jax.random.key(config.train.seed)
+  draw, root = jax.random.split(key)
+  params = init_params(config, draw)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    ema=jax.tree.map(jnp.copy, params),
+    opt_state=make_optimizer(config).init(params),
+    key=root,
+  )
