@@ -1,0 +1,255 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""`vf-jax <command>`: parses, then calls one library function.
+
+Exit codes: 0 all done; 1 a fault of vf_jax itself; 2 usage or configuration;
+3 an input was refused (named on stderr, nothing written for it, the others
+done); 4 training stopped at a loss that is no number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+DONE, USAGE, REFUSED, NON_FINITE = 0, 2, 3, 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command.
+
+  Args:
+    argv: arguments without the program's name; those of the process if None.
+
+  Returns:
+    The exit code.
+  """
+  from vf_jax.errors import ConfigError, NonFiniteLossError, VfError
+
+  arguments = list(sys.argv[1:] if argv is None else argv)
+  if arguments[:1] == ["train"]:
+    run = _parse_train(arguments)
+  else:
+    options = _parser().parse_args(arguments)
+    run = lambda: options.run(options)  # noqa: E731
+  try:
+    return run()
+  except ConfigError as error:
+    print(f"vf-jax: {error}", file=sys.stderr)
+    return USAGE
+  except NonFiniteLossError as error:
+    print(f"vf-jax: {error}", file=sys.stderr)
+    return NON_FINITE
+  except VfError as error:
+    print(f"vf-jax: {error}", file=sys.stderr)
+    return REFUSED
+  except KeyboardInterrupt:
+    print("vf-jax: interrupted", file=sys.stderr)
+    return 130
+
+
+def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
+  import vf_jax
+
+  parser = base(
+    prog="vf-jax",
+    description="Vertebra segmentation, numbering and lesion localization in "
+    "spinal CT. Not for clinical use.",
+    epilog="Exit codes: 0 done, 2 usage or configuration, 3 an input was "
+    "refused, 4 training stopped at a non-finite loss.",
+  )
+  parser.add_argument(
+    "--version", action="version", version=f"vf-jax {vf_jax.__version__}"
+  )
+  commands = parser.add_subparsers(
+    title="commands", metavar="COMMAND", required=True
+  )
+
+  predict = commands.add_parser(
+    "predict",
+    help="label the vertebrae of CT scans",
+    description="Writes, for every CT, DIR/<case>/ with mask, body centres, "
+    "lesions, table, report and run.json.",
+  )
+  predict.add_argument("ct", nargs="+", metavar="CT", help=".nii or .nii.gz")
+  predict.add_argument("--out", required=True, metavar="DIR")
+  _add_model_options(predict)
+  predict.add_argument(
+    "--assume-orientation",
+    metavar="CODES",
+    help="axis codes such as LPS, for files that name no orientation",
+  )
+  predict.add_argument(
+    "--index", type=int, metavar="N", help="which volume of a 4D file"
+  )
+  predict.add_argument(
+    "--hu-offset",
+    type=int,
+    default=0,
+    metavar="HU",
+    help="added to all voxels, for files without their rescale intercept",
+  )
+  predict.set_defaults(run=_predict)
+
+  demo = commands.add_parser(
+    "demo", help="predict the CT that comes with the package"
+  )
+  demo.add_argument("--out", default="demo_out", metavar="DIR")
+  _add_model_options(demo)
+  demo.set_defaults(run=_demo)
+
+  prepare = commands.add_parser(
+    "prepare",
+    help="turn CTs and masks into cases for training",
+    description="Reads a manifest (docs/data.md) and writes a store of "
+    "prepared cases.",
+  )
+  prepare.add_argument("manifest", metavar="MANIFEST", help="JSON file")
+  prepare.add_argument("--out", required=True, metavar="STORE")
+  prepare.add_argument(
+    "--root", metavar="DIR", help="what paths are relative to (the manifest)"
+  )
+  prepare.add_argument(
+    "--spacing", type=float, default=2.0, metavar="MM", help="default 2.0"
+  )
+  prepare.set_defaults(run=_prepare)
+
+  commands.add_parser(
+    "train",
+    help="train a model, or go on training it",
+    description="vf-jax train --config FILE.py[:variant] --workdir DIR "
+    "[--config.key=value ...]",
+  )
+
+  export = commands.add_parser(
+    "export", help="write the weights of a run for prediction"
+  )
+  export.add_argument("workdir", metavar="DIR", help="of `vf-jax train`")
+  export.add_argument("--out", required=True, metavar="WEIGHTS")
+  export.set_defaults(run=_export)
+  return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    "--checkpoint",
+    metavar="DIR",
+    help="exported weights or the workdir of a run (default: the weights of "
+    "the package)",
+  )
+
+
+def _parse_train(arguments: list[str]):
+  """Parses `train`, whose --config.* belong to absl's config flags."""
+  from absl import flags
+  from ml_collections import config_flags
+
+  parser = _parser()
+  if "--help" in arguments or "-h" in arguments:
+    parser.parse_args(["train", "--help"])
+  # NOTE: the flag reads the overrides from sys.argv itself.
+  sys.argv[1:] = arguments
+  config = config_flags.DEFINE_config_file(
+    "config", help_string="experiment file, FILE.py[:variant]"
+  )
+  workdir = flags.DEFINE_string("workdir", None, "folder of the run")
+  try:
+    rest = flags.FLAGS(["vf-jax", *arguments[1:]])[1:]
+    found = config.value
+  except (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    OSError,
+    ValueError,
+  ) as error:
+    # The flag library hands on whole tracebacks; their last line says it.
+    text = error.args[0] if isinstance(error, KeyError) else error
+    parser.error(str(text).strip().splitlines()[-1].strip())
+  if rest:
+    parser.error(f"train: unexpected {' '.join(rest)}")
+  if found is None:
+    parser.error("train: --config FILE.py is required, e.g. configs/tiny.py")
+  folder = str(workdir.value or "")
+  if not folder:
+    parser.error("train: --workdir DIR is required")
+
+  def run() -> int:
+    from vf_jax.config import from_config_dict
+    from vf_jax.train.loop import train
+
+    summary = train(from_config_dict(found), folder)
+    state = "finished" if summary.finished else "stopped, rerun to go on,"
+    print(f"{state} at step {summary.step}: {folder}")
+    return DONE
+
+  return run
+
+
+def _predict(options: argparse.Namespace) -> int:
+  from vf_jax.errors import InputError
+  from vf_jax.infer.cases import (
+    InputOptions,
+    case_name,
+    check_names,
+    predict_file,
+  )
+  from vf_jax.infer.predictor import load
+  from vf_jax.report.page import write_report
+
+  try:
+    check_names(options.ct)
+  except InputError as error:
+    print(f"vf-jax: {error}", file=sys.stderr)
+    return USAGE
+  predictor = load(options.checkpoint)
+  inputs = InputOptions(
+    assume_orientation=options.assume_orientation,
+    index=options.index,
+    hu_offset=options.hu_offset,
+  )
+  code = DONE
+  for path in options.ct:
+    try:
+      result = predict_file(predictor, path, options.out, write_report, inputs)
+    except InputError as error:
+      print(f"vf-jax: {error}", file=sys.stderr)
+      code = REFUSED
+      continue
+    case = case_name(path)
+    found = ", ".join(v.level for v in result.vertebrae) or "no vertebra"
+    print(
+      f"{case}: {found} ({result.run['seconds']['total']:.1f} s) -> "
+      f"{options.out}/{case}/{case}_report.html"
+    )
+    for note in result.warnings:
+      print(f"{case}: warning: {note}", file=sys.stderr)
+  return code
+
+
+def _demo(options: argparse.Namespace) -> int:
+  from vf_jax.demo import run_demo
+
+  run_demo(options.out, options.checkpoint)
+  return DONE
+
+
+def _prepare(options: argparse.Namespace) -> int:
+  from vf_jax.multispine.prepare import prepare
+
+  names = prepare(options.manifest, options.out, options.spacing, options.root)
+  print(f"{len(names)} cases in {options.out}: {', '.join(names)}")
+  return DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+  from vf_jax.train.checkpoint import export
+
+  digest = export(options.workdir, options.out)
+  print(f"weights {digest[:12]} -> {options.out}")
+  return DONE
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,291 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""From voxel outputs to instances: votes, centres, one spine, lesion boxes.
+
+Every foreground voxel votes for the centre of its own body. Peaks of the votes
+are bodies, and a voxel belongs to the body it votes for: no bone can end up in
+two vertebrae.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+from scipy import ndimage
+
+from vf_jax.config import STEM_STRIDE, PredictConfig
+from vf_jax.infer.windows import Sweep
+
+_GATE_MM = 25.0  # a vote further from every centre belongs to none
+_DOUBLE = 0.62  # a gap below this share of those around it is a doubled body
+_LINK_MM = (8.0, 75.0)  # distance of neighbours, one missed one included
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Instances:
+  """Vertebrae before they have a level, from head to foot.
+
+  Attributes:
+    centres: body centres, voxels (depth, height, width).
+    ids: 0 background, i + 1 for the i-th centre.
+    dropped: what was foreground but belongs to no vertebra.
+    warnings: sentences for people.
+  """
+
+  centres: Float[np.ndarray, "instances 3"]
+  ids: UInt8[np.ndarray, "depth height width"]
+  dropped: Bool[np.ndarray, "depth height width"]
+  warnings: tuple[str, ...]
+
+
+def find_instances(
+  sweep: Sweep, spacing_mm: float, config: PredictConfig
+) -> Instances:
+  """Groups foreground voxels by the body they vote for.
+
+  Args:
+    sweep: network outputs on the whole grid.
+    spacing_mm: voxel edge, mm.
+    config: thresholds.
+
+  Returns:
+    The instances that form one spine.
+  """
+  shape = sweep.probability.shape
+  foreground = sweep.probability > config.threshold
+  points = np.argwhere(foreground)
+  empty = Instances(
+    centres=np.zeros((0, 3)),
+    ids=np.zeros(shape, np.uint8),
+    dropped=foreground,
+    warnings=(),
+  )
+  if not len(points):
+    return empty
+  votes = points + sweep.offsets[foreground]
+  weights = sweep.probability[foreground]
+  heat = _vote_map(votes, weights, shape, config.vote_sigma_mm / spacing_mm)
+  centres = _peaks(heat, config.min_distance_mm / spacing_mm)
+  if not len(centres):
+    return empty
+  while True:
+    owner, centres, volumes = _assign(
+      votes, centres, spacing_mm, config.min_volume_ml
+    )
+    spine = best_chain(centres * spacing_mm, volumes)
+    double = _doubled(centres[spine] * spacing_mm, volumes[spine])
+    if double is None:
+      break
+    centres = np.delete(centres, spine[double], axis=0)
+  rename = np.full(len(centres) + 1, -1)
+  rename[spine] = np.arange(len(spine))
+  owner = rename[owner]
+  ids = np.zeros(shape, np.uint8)
+  ids[tuple(points.T)] = owner + 1
+  _drop_fragments(ids)
+  notes: tuple[str, ...] = ()
+  lost = len(centres) - len(spine)
+  if lost:
+    notes = (f"{lost} bone-like region(s) away from the spine were dropped.",)
+  return Instances(
+    centres=centres[spine],
+    ids=ids,
+    dropped=foreground & (ids == 0),
+    warnings=notes,
+  )
+
+
+def _vote_map(votes, weights, shape, sigma):
+  """Smoothed histogram of votes on the voxel grid."""
+  cells = np.round(votes).astype(np.int64)
+  inside = ((cells >= 0) & (cells < shape)).all(axis=1)
+  flat = np.ravel_multi_index(tuple(cells[inside].T), shape)
+  heat = np.bincount(
+    flat, weights=weights[inside], minlength=int(np.prod(shape))
+  )
+  return ndimage.gaussian_filter(heat.reshape(shape).astype(np.float32), sigma)
+
+
+def _peaks(heat, distance) -> Float[np.ndarray, "peaks 3"]:
+  """Local maxima at least `distance` apart, strongest first."""
+  radius = max(1, int(distance / 2))
+  top = ndimage.maximum_filter(heat, size=2 * radius + 1)
+  peaks = np.argwhere((heat == top) & (heat > 0.08 * heat.max()))
+  order = np.argsort(-heat[tuple(peaks.T)], kind="stable")
+  kept: list[np.ndarray] = []
+  for place in peaks[order]:
+    if all(np.linalg.norm(place - other) >= distance for other in kept):
+      kept.append(place)
+  return np.array(kept, float).reshape(-1, 3)
+
+
+def _assign(votes, centres, spacing_mm, min_volume_ml):
+  """Nearest centre of every vote; small instances are given up."""
+  voxel_ml = spacing_mm**3 / 1000
+  while True:
+    distance = np.stack(
+      [((votes - c) ** 2).sum(axis=1) for c in centres], axis=1
+    )
+    owner = distance.argmin(axis=1)
+    owner[distance.min(axis=1) > (_GATE_MM / spacing_mm) ** 2] = len(centres)
+    counts = np.bincount(owner, minlength=len(centres) + 1)[:-1]
+    volumes = counts * voxel_ml
+    weakest = int(volumes.argmin())
+    if volumes[weakest] >= min_volume_ml or len(centres) == 1:
+      break
+    centres = np.delete(centres, weakest, axis=0)
+  refined = np.array(
+    [
+      np.median(votes[owner == i], axis=0) if counts[i] else centres[i]
+      for i in range(len(centres))
+    ]
+  )
+  if volumes.max() < min_volume_ml:
+    return np.full(len(votes), 0), np.zeros((0, 3)), np.zeros(0)
+  return owner, refined, volumes
+
+
+def _doubled(
+  centres_mm: Float[np.ndarray, "points 3"],
+  volumes_ml: Float[np.ndarray, " points"],
+) -> int | None:
+  """The weaker of two neighbours that share one body, if there are any.
+
+  Bodies grow slowly along the spine: a gap far below the gaps around it means
+  that one body was seen twice.
+  """
+  gaps = np.linalg.norm(np.diff(centres_mm, axis=0), axis=1)
+  for i in np.argsort(gaps, kind="stable"):
+    around = np.concatenate([gaps[max(0, i - 3) : i], gaps[i + 1 : i + 4]])
+    if len(around) >= 2 and gaps[i] < _DOUBLE * np.median(around):
+      return int(i + (volumes_ml[i + 1] < volumes_ml[i]))
+  return None
+
+
+def best_chain(
+  centres_mm: Float[np.ndarray, "points 3"],
+  volumes_ml: Float[np.ndarray, " points"],
+) -> list[int]:
+  """The chain of bodies that explains most bone.
+
+  Neighbours lie 8-75 mm apart and more along the body's axis than across it.
+
+  Args:
+    centres_mm: (depth, height, width), mm; depth grows towards the head.
+    volumes_ml: bone of each.
+
+  Returns:
+    Indices from head to foot.
+  """
+  order = np.argsort(-centres_mm[:, 0], kind="stable")
+  value = np.minimum(volumes_ml, 60.0)
+  best = value.copy()
+  back = np.full(len(order), -1)
+  for n, j in enumerate(order):
+    for i in order[:n]:
+      step = centres_mm[j] - centres_mm[i]
+      length = np.linalg.norm(step)
+      across = np.linalg.norm(step[1:])
+      if not _LINK_MM[0] <= length <= _LINK_MM[1]:
+        continue
+      if across > 8.0 + 1.2 * abs(step[0]):
+        continue
+      if best[i] + value[j] > best[j]:
+        best[j], back[j] = best[i] + value[j], i
+  if not len(order):
+    return []
+  chain = [int(np.argmax(best))]
+  while back[chain[-1]] >= 0:
+    chain.append(int(back[chain[-1]]))
+  return chain[::-1]
+
+
+def _drop_fragments(ids) -> None:
+  """Keeps the parts of an instance that hold a tenth of its largest part."""
+  for value, box in enumerate(ndimage.find_objects(ids), start=1):
+    if box is None:
+      continue
+    own = ids[box] == value
+    parts, count = ndimage.label(own, np.ones((3, 3, 3)))
+    if count > 1:
+      sizes = np.bincount(parts.ravel())
+      sizes[0] = 0
+      small = np.flatnonzero(sizes < 0.1 * sizes.max())
+      ids[box][own & np.isin(parts, small)] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LesionBox:
+  """A lesion on the network's grid.
+
+  Attributes:
+    centre: voxels (depth, height, width).
+    size_mm: edge lengths along (depth, height, width).
+    score: 0..1.
+  """
+
+  centre: tuple[float, float, float]
+  size_mm: tuple[float, float, float]
+  score: float
+
+
+def find_lesions(sweep: Sweep, threshold: float) -> list[LesionBox]:
+  """Peaks of the lesion heat map; a box inside a stronger one is dropped.
+
+  Args:
+    sweep: network outputs.
+    threshold: smallest score.
+
+  Returns:
+    Boxes by falling score.
+  """
+  heat: Float32[np.ndarray, "d h w"] = sweep.lesion_heat
+  top = ndimage.maximum_filter(heat, size=3)
+  cells = np.argwhere((heat == top) & (heat >= threshold))
+  scores = heat[tuple(cells.T)]
+  kept: list[LesionBox] = []
+  for cell, score in sorted(
+    zip(cells, scores), key=lambda item: -float(item[1])
+  ):
+    box = sweep.lesion_box[tuple(cell)]
+    centre = (cell + box[:3] + 0.5) * STEM_STRIDE - 0.5
+    size = np.exp(np.clip(box[3:], 0.0, 5.0))
+    kept.append(
+      LesionBox(
+        centre=(float(centre[0]), float(centre[1]), float(centre[2])),
+        size_mm=(float(size[0]), float(size[1]), float(size[2])),
+        score=float(score),
+      )
+    )
+  return kept
+
+
+def suppress(
+  boxes: list[LesionBox], spacing_mm: float, overlap: float = 0.1
+) -> list[LesionBox]:
+  """3D non-maximum suppression.
+
+  Args:
+    boxes: by falling score.
+    spacing_mm: voxel edge, mm.
+    overlap: largest intersection over union of two kept boxes.
+
+  Returns:
+    The kept boxes.
+  """
+  kept: list[LesionBox] = []
+  for box in boxes:
+    if all(_iou(box, other, spacing_mm) <= overlap for other in kept):
+      kept.append(box)
+  return kept
+
+
+def _iou(a: LesionBox, b: LesionBox, spacing_mm: float) -> float:
+  shared = 1.0
+  for x, y, dx, dy in zip(a.centre, b.centre, a.size_mm, b.size_mm):
+    low = max(x * spacing_mm - dx / 2, y * spacing_mm - dy / 2)
+    high = min(x * spacing_mm + dx / 2, y * spacing_mm + dy / 2)
+    shared *= max(high - low, 0.0)
+  whole = float(np.prod(a.size_mm) + np.prod(b.size_mm)) - shared
+  return shared / whole if whole > 0 else 0.0

@@ -1,0 +1,402 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The predictor: a checkpoint that turns a CT into a `CaseResult`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.resources
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Int16, UInt8
+from scipy import ndimage
+
+from vf_jax.config import Config
+from vf_jax.errors import InputError
+from vf_jax.infer.decode import (
+  Instances,
+  find_instances,
+  find_lesions,
+  suppress,
+)
+from vf_jax.infer.result import CaseResult, Lesion, Vertebra
+from vf_jax.infer.windows import (
+  AIR,
+  Sweep,
+  WindowOutputs,
+  pad_to_windows,
+  sweep,
+)
+from vf_jax.models.decoders.numbering import VERTEBRAE
+from vf_jax.models.vertebraformer import VertebraFormer
+from vf_jax.train.checkpoint import load as load_checkpoint
+from vf_jax.volume import (
+  Grid,
+  Volume,
+  check_hounsfield,
+  from_network,
+  network_grid,
+  resample,
+  to_network,
+)
+
+_REFUSED = ("constant", "windowed", "not_hu", "offset")
+_SLAB = 32  # native slices carried back at a time
+_EXTEND_MM = 4.0  # how far a level reaches beyond the network's own voxels
+_UNSURE = 0.5
+
+
+def default_checkpoint() -> str:
+  """Path of the weights shipped with the package."""
+  return str(importlib.resources.files("vf_jax") / "assets" / "weights")
+
+
+def load(checkpoint: str | os.PathLike[str] | None = None) -> Predictor:
+  """Loads a predictor.
+
+  Args:
+    checkpoint: exported weights or the workdir of a run; the weights shipped
+      with the package if None.
+
+  Returns:
+    The predictor.
+
+  Raises:
+    InputError: if there is no readable checkpoint.
+  """
+  config, params, digest = load_checkpoint(checkpoint or default_checkpoint())
+  return Predictor(config=config, params=params, digest=digest)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictor:
+  """VertebraFormer with its parameters.
+
+  Attributes:
+    config: the experiment it was trained in.
+    params: averaged parameters.
+    digest: SHA-256 of the parameters.
+  """
+
+  config: Config
+  params: Any
+  digest: str
+
+  def __call__(
+    self, volume: Volume, case: str, facts: Mapping[str, Any] | None = None
+  ) -> CaseResult:
+    """Predicts one CT.
+
+    Args:
+      volume: HU on its native grid.
+      case: its name.
+      facts: of the run, kept in the result.
+
+    Returns:
+      Vertebrae and lesions, the mask on the native grid.
+
+    Raises:
+      InputError: if the values are not Hounsfield units.
+    """
+    began = time.monotonic()
+    check = check_hounsfield(volume)
+    if check.verdict in _REFUSED:
+      raise InputError(case, check.message)
+    notes = list(volume.warnings)
+    if check.verdict != "ok":
+      notes.append(check.message)
+    grid = network_grid(volume.grid, self.config.model.spacing_mm)
+    image = self._to_network(volume, grid)
+    spacing = np.sort(np.array(volume.spacing, np.float32))
+    prepared = time.monotonic()
+    outputs = self._sweep(image, spacing)
+    swept = time.monotonic()
+    found = find_instances(
+      outputs, self.config.model.spacing_mm, self.config.predict
+    )
+    notes += found.warnings
+    levels, confidence = self._number(image, spacing, found, notes)
+    mask = _carry_back(
+      outputs, found, levels, grid, volume.grid, self.config.predict.threshold
+    )
+    vertebrae = _vertebrae(found, levels, confidence, mask, grid, volume)
+    vertebrae = _keep_visible(vertebrae, notes)
+    lesions = self._lesions(outputs, grid, mask, volume.grid)
+    if not vertebrae:
+      notes.append("No vertebra was found in this scan.")
+    unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
+    if unsure:
+      notes.append(
+        f"The level of {', '.join(unsure)} is uncertain (confidence below "
+        f"{_UNSURE:.0%}); the numbering may be shifted."
+      )
+    ended = time.monotonic()
+    run = dict(facts or {}) | {
+      "checkpoint_sha256": self.digest,
+      "config": self.config.to_dict(),
+      "windows": {"run": outputs.windows, "skipped": outputs.skipped},
+      "seconds": {
+        "resample": round(prepared - began, 3),
+        "network": round(swept - prepared, 3),
+        "decode": round(ended - swept, 3),
+      },
+    }
+    return CaseResult(
+      case=case,
+      grid=volume.grid,
+      mask=mask,
+      vertebrae=tuple(vertebrae),
+      lesions=tuple(lesions),
+      warnings=tuple(notes),
+      run=run,
+    )
+
+  @functools.cached_property
+  def _forward(self) -> Callable[..., WindowOutputs]:
+    model = VertebraFormer(self.config.model)
+
+    @jax.jit
+    def run(params, image, spacing):
+      out = model.apply(
+        {"params": params},
+        image.astype(jnp.float32),
+        jnp.broadcast_to(spacing, (image.shape[0], 3)),
+      )
+      maps = out.lesions
+      lesions = jnp.concatenate(
+        [maps.heat[..., None], maps.offset, maps.log_size], axis=-1
+      )
+      return out.logits, out.offsets, lesions
+
+    def forward(image, spacing) -> WindowOutputs:
+      return WindowOutputs(
+        *(np.asarray(x) for x in run(self.params, image, spacing))
+      )
+
+    return forward
+
+  @functools.cached_property
+  def _evidence(self) -> Callable[..., jax.Array]:
+    model = VertebraFormer(self.config.model)
+
+    @jax.jit
+    def run(params, image, spacing, points):
+      out = model.apply(
+        {"params": params},
+        image.astype(jnp.float32),
+        jnp.broadcast_to(spacing, (image.shape[0], 3)),
+        points,
+        jnp.ones(points.shape[:2], bool),
+      )
+      return out.evidence[:, 0]
+
+    return run
+
+  @functools.cached_property
+  def _chain(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    model = VertebraFormer(self.config.model)
+
+    @jax.jit
+    def run(params, evidence, points_mm, mask):
+      scores = model.apply(
+        {"params": params}, evidence, points_mm, mask, method="number"
+      )
+      return scores.decode()
+
+    return run
+
+  def _to_network(
+    self, volume: Volume, grid: Grid
+  ) -> Int16[np.ndarray, "depth height width"]:
+    hu = np.clip(volume.voxels, AIR, 3071).astype(np.int16)
+    image = resample(hu, volume.grid, grid, order=1, fill=AIR)
+    return np.ascontiguousarray(to_network(image))
+
+  def _sweep(self, image, spacing) -> Sweep:
+    p = self.config.predict
+    return sweep(
+      image,
+      lambda block: self._forward(block, spacing),
+      self.config.model.crop,
+      p.overlap,
+      p.batch,
+    )
+
+  def _number(self, image, spacing, found: Instances, notes):
+    """Levels (index into `VERTEBRAE`, -1 = rejected) and confidences."""
+    count = len(found.centres)
+    if not count:
+      return np.zeros(0, int), np.zeros(0)
+    crop = np.array(self.config.model.crop)
+    batch = self.config.predict.batch
+    padded = pad_to_windows(image, self.config.model.crop)
+    evidence = []
+    for first in range(0, count, batch):
+      block = np.full((batch, *crop), AIR, np.int16)
+      points = np.zeros((batch, 1, 3), np.float32)
+      for slot, centre in enumerate(found.centres[first : first + batch]):
+        start = np.clip(
+          np.round(centre - crop / 2).astype(int),
+          0,
+          np.array(padded.shape) - crop,
+        )
+        block[slot] = padded[
+          tuple(slice(a, a + n) for a, n in zip(start, crop))
+        ]
+        points[slot, 0] = centre - start
+      evidence.append(
+        np.asarray(self._evidence(self.params, block, spacing, points))
+      )
+    slots = 32 * -(-count // 32)  # few shapes, few compilations
+    stacked = np.concatenate(evidence)[:count]
+    rows = np.zeros((1, slots, stacked.shape[1]), np.float32)
+    rows[0, :count] = stacked
+    points_mm = np.zeros((1, slots, 3), np.float32)
+    points_mm[0, :count] = found.centres * self.config.model.spacing_mm
+    mask = np.arange(slots)[None] < count
+    decoded, sure = self._chain(self.params, rows, points_mm, mask)
+    levels = np.asarray(decoded)[0, :count]
+    rejected = int((levels < 0).sum())
+    if rejected:
+      notes.append(
+        f"{rejected} vertebra-like region(s) were rejected by the numbering."
+      )
+    return levels, np.asarray(sure, float)[0, :count]
+
+  def _lesions(self, outputs, grid, mask, native) -> list[Lesion]:
+    boxes = suppress(
+      find_lesions(outputs, self.config.predict.lesion_threshold),
+      self.config.model.spacing_mm,
+    )
+    names = {level.code: level.name for level in VERTEBRAE}
+    lesions = []
+    for box in boxes:
+      centre = grid.to_world(np.array([box.centre[::-1]]))[0]
+      place = np.round(native.to_voxel(centre[None])[0]).astype(int)
+      if (place < 0).any() or (place >= native.shape).any():
+        continue
+      lesions.append(
+        Lesion(
+          centre_mm=_triple(centre),
+          size_mm=_triple(box.size_mm[::-1]),
+          score=box.score,
+          level=names.get(int(mask[tuple(place)])),
+        )
+      )
+    return lesions
+
+
+def _triple(values) -> tuple[float, float, float]:
+  x, y, z = (float(v) for v in values)
+  return x, y, z
+
+
+def _carry_back(
+  outputs: Sweep,
+  found: Instances,
+  levels,
+  grid: Grid,
+  native: Grid,
+  threshold: float,
+) -> UInt8[np.ndarray, "x y z"]:
+  """Mask on the native grid: smooth borders, one level per vertebra.
+
+  The probability is interpolated linearly and cut at the threshold; the level
+  comes from the nearest voxel that has one.
+  """
+  codes = np.array([0] + [VERTEBRAE[i].code if i >= 0 else 0 for i in levels])
+  owner = codes.astype(np.uint8)[found.ids]
+  probability: Float32[np.ndarray, "d h w"] = np.where(
+    found.dropped | ((found.ids > 0) & (owner == 0)), 0.0, outputs.probability
+  ).astype(np.float32)
+  mask = np.zeros(native.shape, np.uint8)
+  if not owner.any():
+    return mask
+  box = _bounds(owner > 0, margin=6)
+  owner, probability = owner[box], probability[box]
+  distance, nearest = ndimage.distance_transform_edt(
+    owner == 0, sampling=grid.spacing, return_indices=True
+  )
+  owner = np.where(distance <= _EXTEND_MM, owner[tuple(nearest)], 0)
+  corner = np.array([[side.start for side in box][::-1]], float)
+  affine = grid.affine.copy()
+  affine[:3, 3] = grid.to_world(corner)[0]
+  part = Grid(owner.shape[::-1], affine)
+  owner = np.ascontiguousarray(from_network(owner))
+  probability = np.ascontiguousarray(from_network(probability))
+  for first in range(0, native.shape[2], _SLAB):
+    depth = min(_SLAB, native.shape[2] - first)
+    affine = native.affine.copy()
+    affine[:3, 3] = native.to_world(np.array([[0.0, 0.0, first]]))[0]
+    slab = Grid((native.shape[0], native.shape[1], depth), affine)
+    inside = resample(
+      probability, part, slab, order=1, fill=0.0, antialias=False
+    )
+    named = resample(owner, part, slab, order=0, fill=0)
+    mask[:, :, first : first + depth] = np.where(inside > threshold, named, 0)
+  return mask
+
+
+def _bounds(inside, margin: int) -> tuple[slice, ...]:
+  sides = []
+  for axis in range(3):
+    line = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+    sides.append(
+      slice(
+        max(0, int(line[0]) - margin),
+        min(inside.shape[axis], int(line[-1]) + margin + 1),
+      )
+    )
+  return tuple(sides)
+
+
+def _vertebrae(
+  found: Instances, levels, confidence, mask, grid: Grid, volume: Volume
+) -> list[Vertebra]:
+  """Measures every vertebra on the native voxels."""
+  counts = np.bincount(mask.ravel(), minlength=256)
+  total = np.zeros(256)
+  for z in range(mask.shape[2]):  # one slice at a time: no wide copies
+    total += np.bincount(
+      mask[:, :, z].ravel(order="F"),
+      weights=volume.voxels[:, :, z].ravel(order="F"),
+      minlength=256,
+    )
+  cut = set()
+  for axis in range(3):
+    for side in (0, -1):
+      cut |= set(np.unique(np.take(mask, side, axis=axis)).tolist())
+  vertebrae = []
+  for centre, index, share in zip(found.centres, levels, confidence):
+    if index < 0:
+      continue
+    level = VERTEBRAE[index]
+    voxels = int(counts[level.code])
+    vertebrae.append(
+      Vertebra(
+        level=level.name,
+        code=level.code,
+        centre_mm=_triple(grid.to_world(centre[None, ::-1].astype(float))[0]),
+        confidence=float(share),
+        complete=level.code not in cut,
+        volume_ml=voxels * volume.grid.voxel_volume_ml,
+        mean_hu=float(total[level.code] / voxels) if voxels else float("nan"),
+      )
+    )
+  return vertebrae
+
+
+def _keep_visible(vertebrae: list[Vertebra], notes) -> list[Vertebra]:
+  """Drops levels that leave no voxel on the native grid."""
+  lost = [v.level for v in vertebrae if v.volume_ml == 0]
+  if lost:
+    notes.append(
+      f"{', '.join(lost)} left no voxel on the native grid and were dropped."
+    )
+  return [v for v in vertebrae if v.volume_ml > 0]
