@@ -35,7 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "token": 8,
       "dim": 192,
       "depth": 4,
-      "heads": 6,
+      "heads": 3,
       "mlp_ratio": 4,
       "attention": "xla",
       "modulation": "prototype",
@@ -65,7 +65,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "dice": 1.0,
       "cross_entropy": 1.0,
       "offset": 0.1,
-      "numbering": 0.2,
+      "numbering": 0.4,
       "lesion": 0.1,
       "lesion_size": 0.02,
       "domain": 0.05,
@@ -77,12 +77,12 @@ def get_config(variant: str = "") -> ConfigDict:
       "warmup_steps": 100,
       "weight_decay": 0.02,
       "clip_norm": 1.0,
-      "ema": 0.995,
+      "ema": 0.998,
     }
   )
   config.train = ConfigDict(
     {
-      "steps": 4000,
+      "steps": 3200,
       "seed": 0,
       "log_every": 20,
       "checkpoint_every": 200,
