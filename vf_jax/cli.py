@@ -3,16 +3,21 @@
 
 Exit codes: 0 all done; 1 a fault of vf_jax itself; 2 usage or configuration;
 3 an input was refused (named on stderr, nothing written for it, the others
-done); 4 training stopped at a loss that is no number.
+done); 4 training stopped at a loss that is no number; 130 interrupted (Ctrl-C,
+SIGTERM; nothing half written stays).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 DONE, USAGE, REFUSED, NON_FINITE = 0, 2, 3, 4
+_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,12 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   from vf_jax.errors import ConfigError, NonFiniteLossError, VfError
 
+  # A file may have a name that the terminal cannot show.
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")
   arguments = list(sys.argv[1:] if argv is None else argv)
   if arguments[:1] == ["train"]:
     run = _parse_train(arguments)
   else:
     options = _parser().parse_args(arguments)
-    run = lambda: options.run(options)  # noqa: E731
+
+    def run() -> int:
+      with _tidy_end():
+        return options.run(options)
+
   try:
     return run()
   except ConfigError as error:
@@ -45,7 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return REFUSED
   except KeyboardInterrupt:
     print("vf-jax: interrupted", file=sys.stderr)
-    return 130
+    return _INTERRUPTED
+
+
+@contextlib.contextmanager
+def _tidy_end() -> Iterator[None]:
+  """Makes SIGTERM end a command as Ctrl-C does, its hidden files removed.
+
+  Training has its own way: it saves a checkpoint first.
+  """
+
+  def stop(number, frame):
+    raise KeyboardInterrupt
+
+  old = signal.signal(signal.SIGTERM, stop)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, old)
 
 
 def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
@@ -84,7 +113,7 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
   )
   predict.add_argument(
     "--hu-offset",
-    type=int,
+    type=_offset,
     default=0,
     metavar="HU",
     help="added to all voxels, for files without their rescale intercept",
@@ -130,6 +159,13 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
   return parser
 
 
+def _offset(text: str) -> int:
+  value = int(text)
+  if abs(value) > 32768:
+    raise argparse.ArgumentTypeError(f"{value} is beyond -32768..32768")
+  return value
+
+
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--checkpoint",
@@ -156,12 +192,16 @@ def _parse_train(arguments: list[str]):
   try:
     rest = flags.FLAGS(["vf-jax", *arguments[1:]])[1:]
     found = config.value
+    # A file that could not be loaded gives a stand-in that raises when used.
+    found = None if found is None else found.copy_and_resolve_references()
   except (
     flags.Error,
     AttributeError,
+    ImportError,
     KeyError,
     TypeError,
     OSError,
+    SyntaxError,
     ValueError,
   ) as error:
     # The flag library hands on whole tracebacks; their last line says it.

@@ -13,6 +13,8 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from vf_jax.errors import InputError, InputWarning
 from vf_jax.infer.predictor import Predictor
 from vf_jax.infer.result import CaseResult
@@ -26,6 +28,15 @@ from vf_jax.telemetry import device_facts, run_facts
 from vf_jax.volume import Volume
 
 WriteReport = Callable[[pathlib.Path, Volume, CaseResult], None]
+
+_SUFFIXES = (
+  "_seg-vert_msk.nii.gz",
+  "_seg-vb_ctd.json",
+  "_lesions.json",
+  "_vertebrae.csv",
+  "_report.html",
+)
+_RUN = "run.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +67,8 @@ def case_name(path: str | os.PathLike[str]) -> str:
   for suffix in (".gz", ".nii"):
     if name.lower().endswith(suffix):
       name = name[: -len(suffix)]
-  return name.removesuffix("_ct") or "case"
+  # Without its dots no name is hidden, or leads out of the folder.
+  return name.removesuffix("_ct").lstrip(".") or "case"
 
 
 def check_names(paths: Sequence[str | os.PathLike[str]]) -> None:
@@ -104,6 +116,7 @@ def predict_file(
   """
   began = time.monotonic()
   case = case_name(path)
+  _check_target(pathlib.Path(out), case)
   with warnings.catch_warnings():
     # They are kept in volume.warnings and reach the report from there.
     warnings.simplefilter("ignore", InputWarning)
@@ -111,8 +124,7 @@ def predict_file(
       path, assume_orientation=options.assume_orientation, index=options.index
     )
   if options.hu_offset:
-    shifted = volume.voxels.astype("int32") + options.hu_offset
-    volume = dataclasses.replace(volume, voxels=shifted.astype("int16"))
+    volume = _shift(volume, options.hu_offset)
   try:
     result = predictor(volume, case, run_facts() | device_facts())
   except InputError as error:
@@ -130,6 +142,45 @@ def predict_file(
   return result
 
 
+def _shift(volume: Volume, offset: int) -> Volume:
+  """Adds HU to all voxels; what int16 cannot hold saturates."""
+  limits = np.iinfo(np.int16)
+  wide = np.clip(np.rint(volume.voxels), -(10**6), 10**6).astype(np.int32)
+  shifted = np.clip(wide + offset, limits.min, limits.max).astype(np.int16)
+  return dataclasses.replace(volume, voxels=shifted)
+
+
+def _check_target(out: pathlib.Path, case: str) -> None:
+  """Refuses, before the work, a place that must not or cannot be written.
+
+  NOTE: the folder of a case is replaced as a whole. A CT that lies in a folder
+  of its own name (BIDS) would be lost with --out on the folder above.
+  """
+  target = out / case
+  if target.is_symlink() or (target.exists() and not target.is_dir()):
+    raise InputError(
+      target, "is in the way: not a folder.", "remove it, or change --out."
+    )
+  if target.is_dir():
+    own = {_RUN, ".DS_Store", *(f"{case}{suffix}" for suffix in _SUFFIXES)}
+    foreign = sorted(set(os.listdir(target)) - own)
+    if foreign:
+      raise InputError(
+        target,
+        f"holds what vf-jax did not write ({foreign[0]}) and would replace.",
+        "choose another --out.",
+      )
+  above = out
+  while not above.exists() and above != above.parent:
+    above = above.parent
+  if not above.is_dir():
+    raise InputError(out, f"{above} is not a folder.", "change --out.")
+  if not os.access(above, os.W_OK | os.X_OK):
+    raise InputError(
+      out, f"{above} is not writable.", "change its permissions, or --out."
+    )
+
+
 def _write_case(
   out: pathlib.Path, volume: Volume, result: CaseResult, write_report
 ) -> None:
@@ -137,27 +188,54 @@ def _write_case(
   part = out / f".{result.case}.{secrets.token_hex(4)}.part"
   try:
     part.mkdir(parents=True)
-    stem = part / result.case
-    nifti.write(f"{stem}_seg-vert_msk.nii.gz", result.mask, like=volume)
-    write_centroids(
-      f"{stem}_seg-vb_ctd.json",
-      Centroids({BY_CODE[v.code]: v.centre_mm for v in result.vertebrae}),
-      volume.grid,
+    mask, centroids, lesions, table, report = (
+      part / f"{result.case}{suffix}" for suffix in _SUFFIXES
     )
-    write_lesions(f"{stem}_lesions.json", result.lesions)
-    write_vertebrae_csv(f"{stem}_vertebrae.csv", result.vertebrae)
-    write_report(pathlib.Path(f"{stem}_report.html"), volume, result)
-    write_text(part / "run.json", json.dumps(dict(result.run), indent=1) + "\n")
-    old = out / f".{result.case}.{secrets.token_hex(4)}.old"
-    if target.exists():
-      os.replace(target, old)
-    os.replace(part, target)
-    shutil.rmtree(old, ignore_errors=True)
+    nifti.write(mask, result.mask, like=volume)
+    write_centroids(centroids, _centroids(result), volume.grid)
+    write_lesions(lesions, result.lesions)
+    write_vertebrae_csv(table, result.vertebrae)
+    write_report(report, volume, result)
+    write_text(part / _RUN, json.dumps(dict(result.run), indent=1) + "\n")
+    _check_target(out, result.case)
+    _replace(part, target)
   except OSError as error:
     raise InputError(
       target,
       f"cannot be written ({error.strerror}).",
       "check that the folder of --out is writable and the disk not full.",
     ) from error
+  except InputError as error:
+    if not error.source.startswith(os.fspath(part)):
+      raise
+    # The hidden folder of the moment says nothing to anyone.
+    raise InputError(target, error.fault, error.fix) from error
   finally:
     shutil.rmtree(part, ignore_errors=True)
+
+
+def _centroids(result: CaseResult) -> Centroids:
+  """The body centres that the scan shows; programs index arrays with them."""
+  positions = {}
+  for v in result.vertebrae:
+    place = result.grid.to_voxel(np.array([v.centre_mm]))[0]
+    if (place >= -0.5).all() and (
+      place <= np.array(result.grid.shape) - 0.5
+    ).all():
+      positions[BY_CODE[v.code]] = v.centre_mm
+  return Centroids(positions)
+
+
+def _replace(part: pathlib.Path, target: pathlib.Path) -> None:
+  """Puts a whole folder in the place of an older one, if there is any."""
+  if not target.exists():
+    os.replace(part, target)
+    return
+  old = part.with_suffix(".old")
+  os.replace(target, old)
+  try:
+    os.replace(part, target)
+  except OSError:
+    os.replace(old, target)
+    raise
+  shutil.rmtree(old, ignore_errors=True)

@@ -13,12 +13,13 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from vf_jax.config import STEM_STRIDE, PredictConfig
 from vf_jax.infer.windows import Sweep
 
 _GATE_MM = 25.0  # a vote further from every centre belongs to none
-_DOUBLE = 0.62  # a gap below this share of those around it is a doubled body
+_IRREGULAR = 0.15  # squared log gaps that leaving out a centre must save
 _LINK_MM = (8.0, 75.0)  # distance of neighbours, one missed one included
 
 
@@ -113,28 +114,38 @@ def _peaks(heat, distance) -> Float[np.ndarray, "peaks 3"]:
   top = ndimage.maximum_filter(heat, size=2 * radius + 1)
   peaks = np.argwhere((heat == top) & (heat > 0.08 * heat.max()))
   order = np.argsort(-heat[tuple(peaks.T)], kind="stable")
-  kept: list[np.ndarray] = []
+  kept = np.zeros((0, 3))
   for place in peaks[order]:
-    if all(np.linalg.norm(place - other) >= distance for other in kept):
-      kept.append(place)
-  return np.array(kept, float).reshape(-1, 3)
+    if (np.linalg.norm(kept - place, axis=1) >= distance).all():
+      kept = np.append(kept, place[None], axis=0)
+  return kept
 
 
 def _assign(votes, centres, spacing_mm, min_volume_ml):
-  """Nearest centre of every vote; small instances are given up."""
+  """Nearest centre of every vote; small instances are given up.
+
+  The weakest goes first and its votes find another centre, so that two halves
+  of one vertebra end as one.
+  """
   voxel_ml = spacing_mm**3 / 1000
-  while True:
-    distance = np.stack(
-      [((votes - c) ** 2).sum(axis=1) for c in centres], axis=1
-    )
-    owner = distance.argmin(axis=1)
-    owner[distance.min(axis=1) > (_GATE_MM / spacing_mm) ** 2] = len(centres)
-    counts = np.bincount(owner, minlength=len(centres) + 1)[:-1]
-    volumes = counts * voxel_ml
-    weakest = int(volumes.argmin())
-    if volumes[weakest] >= min_volume_ml or len(centres) == 1:
+  none = len(centres)
+  left = np.arange(none)
+  owner = _nearest(votes, centres, left, spacing_mm)
+  counts = np.bincount(owner, minlength=none + 1)
+  while len(left) > 1:
+    weakest = left[counts[left].argmin()]
+    if counts[weakest] * voxel_ml >= min_volume_ml:
       break
-    centres = np.delete(centres, weakest, axis=0)
+    left = left[left != weakest]
+    homeless = np.flatnonzero(owner == weakest)
+    moved = _nearest(votes[homeless], centres, left, spacing_mm)
+    owner[homeless] = moved
+    counts += np.bincount(moved, minlength=none + 1)
+    counts[weakest] = 0
+  rename = np.full(none + 1, len(left))
+  rename[left] = np.arange(len(left))
+  owner, centres, counts = rename[owner], centres[left], counts[left]
+  volumes = counts * voxel_ml
   refined = np.array(
     [
       np.median(votes[owner == i], axis=0) if counts[i] else centres[i]
@@ -146,21 +157,39 @@ def _assign(votes, centres, spacing_mm, min_volume_ml):
   return owner, refined, volumes
 
 
+def _nearest(votes, centres, left, spacing_mm):
+  """Index of the nearest of some centres, `len(centres)` beyond the gate."""
+  _, place = KDTree(centres[left]).query(
+    votes, distance_upper_bound=_GATE_MM / spacing_mm
+  )
+  return np.append(left, len(centres))[place]
+
+
 def _doubled(
   centres_mm: Float[np.ndarray, "points 3"],
   volumes_ml: Float[np.ndarray, " points"],
 ) -> int | None:
-  """The weaker of two neighbours that share one body, if there are any.
+  """A centre that divides one body in two, if there is any.
 
-  Bodies grow slowly along the spine: a gap far below the gaps around it means
-  that one body was seen twice.
+  Bodies grow slowly along the spine, so gaps change slowly. Without a centre
+  that does not belong there the gaps become regular; it also holds less bone
+  than its neighbours. A collapsed vertebra is small, but leaves a hole.
   """
   gaps = np.linalg.norm(np.diff(centres_mm, axis=0), axis=1)
-  for i in np.argsort(gaps, kind="stable"):
-    around = np.concatenate([gaps[max(0, i - 3) : i], gaps[i + 1 : i + 4]])
-    if len(around) >= 2 and gaps[i] < _DOUBLE * np.median(around):
-      return int(i + (volumes_ml[i + 1] < volumes_ml[i]))
-  return None
+  best, worst = None, _IRREGULAR
+  for j in range(len(centres_mm)):
+    around = np.delete(gaps, [i for i in (j - 1, j) if 0 <= i < len(gaps)])
+    around = around[max(0, j - 4) : j + 2]
+    if len(around) < 2 or volumes_ml[j] > 0.8 * np.median(volumes_ml):
+      continue
+    usual = np.median(around)
+    gain = sum(np.log(gaps[max(0, j - 1) : j + 1] / usual) ** 2)
+    if 0 < j < len(gaps):
+      whole = np.linalg.norm(centres_mm[j + 1] - centres_mm[j - 1])
+      gain -= np.log(whole / usual) ** 2
+    if gain > worst:
+      best, worst = j, gain
+  return best
 
 
 def best_chain(
@@ -231,7 +260,7 @@ class LesionBox:
 
 
 def find_lesions(sweep: Sweep, threshold: float) -> list[LesionBox]:
-  """Peaks of the lesion heat map; a box inside a stronger one is dropped.
+  """Peaks of the lesion heat map as boxes; `suppress` thins them out.
 
   Args:
     sweep: network outputs.

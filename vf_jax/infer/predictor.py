@@ -14,41 +14,38 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int16, UInt8
-from scipy import ndimage
+from jaxtyping import Int16
 
 from vf_jax.config import Config
 from vf_jax.errors import InputError
+from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.decode import (
   Instances,
   find_instances,
   find_lesions,
   suppress,
 )
+from vf_jax.infer.native import carry_back, measure, triple
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.windows import (
-  AIR,
   Sweep,
   WindowOutputs,
   pad_to_windows,
   sweep,
 )
-from vf_jax.models.decoders.numbering import VERTEBRAE
+from vf_jax.labels import VERTEBRAE
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
   Grid,
   Volume,
   check_hounsfield,
-  from_network,
   network_grid,
   resample,
   to_network,
 )
 
 _REFUSED = ("constant", "windowed", "not_hu", "offset")
-_SLAB = 32  # native slices carried back at a time
-_EXTEND_MM = 4.0  # how far a level reaches beyond the network's own voxels
 _UNSURE = 0.5
 
 
@@ -70,7 +67,8 @@ def load(checkpoint: str | os.PathLike[str] | None = None) -> Predictor:
   Raises:
     InputError: if there is no readable checkpoint.
   """
-  config, params, digest = load_checkpoint(checkpoint or default_checkpoint())
+  folder = default_checkpoint() if checkpoint is None else checkpoint
+  config, params, digest = load_checkpoint(folder)
   return Predictor(config=config, params=params, digest=digest)
 
 
@@ -122,10 +120,10 @@ class Predictor:
     )
     notes += found.warnings
     levels, confidence = self._number(image, spacing, found, notes)
-    mask = _carry_back(
+    mask = carry_back(
       outputs, found, levels, grid, volume.grid, self.config.predict.threshold
     )
-    vertebrae = _vertebrae(found, levels, confidence, mask, grid, volume)
+    vertebrae = measure(found, levels, confidence, mask, grid, volume)
     vertebrae = _keep_visible(vertebrae, notes)
     lesions = self._lesions(outputs, grid, mask, volume.grid)
     if not vertebrae:
@@ -214,8 +212,8 @@ class Predictor:
   def _to_network(
     self, volume: Volume, grid: Grid
   ) -> Int16[np.ndarray, "depth height width"]:
-    hu = np.clip(volume.voxels, AIR, 3071).astype(np.int16)
-    image = resample(hu, volume.grid, grid, order=1, fill=AIR)
+    hu = np.clip(volume.voxels, AIR_HU, 3071).astype(np.int16)
+    image = resample(hu, volume.grid, grid, order=1, fill=AIR_HU)
     return np.ascontiguousarray(to_network(image))
 
   def _sweep(self, image, spacing) -> Sweep:
@@ -238,7 +236,7 @@ class Predictor:
     padded = pad_to_windows(image, self.config.model.crop)
     evidence = []
     for first in range(0, count, batch):
-      block = np.full((batch, *crop), AIR, np.int16)
+      block = np.full((batch, *crop), AIR_HU, np.int16)
       points = np.zeros((batch, 1, 3), np.float32)
       for slot, centre in enumerate(found.centres[first : first + batch]):
         start = np.clip(
@@ -283,113 +281,13 @@ class Predictor:
         continue
       lesions.append(
         Lesion(
-          centre_mm=_triple(centre),
-          size_mm=_triple(box.size_mm[::-1]),
+          centre_mm=triple(centre),
+          size_mm=triple(box.size_mm[::-1]),
           score=box.score,
           level=names.get(int(mask[tuple(place)])),
         )
       )
     return lesions
-
-
-def _triple(values) -> tuple[float, float, float]:
-  x, y, z = (float(v) for v in values)
-  return x, y, z
-
-
-def _carry_back(
-  outputs: Sweep,
-  found: Instances,
-  levels,
-  grid: Grid,
-  native: Grid,
-  threshold: float,
-) -> UInt8[np.ndarray, "x y z"]:
-  """Mask on the native grid: smooth borders, one level per vertebra.
-
-  The probability is interpolated linearly and cut at the threshold; the level
-  comes from the nearest voxel that has one.
-  """
-  codes = np.array([0] + [VERTEBRAE[i].code if i >= 0 else 0 for i in levels])
-  owner = codes.astype(np.uint8)[found.ids]
-  probability: Float32[np.ndarray, "d h w"] = np.where(
-    found.dropped | ((found.ids > 0) & (owner == 0)), 0.0, outputs.probability
-  ).astype(np.float32)
-  mask = np.zeros(native.shape, np.uint8)
-  if not owner.any():
-    return mask
-  box = _bounds(owner > 0, margin=6)
-  owner, probability = owner[box], probability[box]
-  distance, nearest = ndimage.distance_transform_edt(
-    owner == 0, sampling=grid.spacing, return_indices=True
-  )
-  owner = np.where(distance <= _EXTEND_MM, owner[tuple(nearest)], 0)
-  corner = np.array([[side.start for side in box][::-1]], float)
-  affine = grid.affine.copy()
-  affine[:3, 3] = grid.to_world(corner)[0]
-  part = Grid(owner.shape[::-1], affine)
-  owner = np.ascontiguousarray(from_network(owner))
-  probability = np.ascontiguousarray(from_network(probability))
-  for first in range(0, native.shape[2], _SLAB):
-    depth = min(_SLAB, native.shape[2] - first)
-    affine = native.affine.copy()
-    affine[:3, 3] = native.to_world(np.array([[0.0, 0.0, first]]))[0]
-    slab = Grid((native.shape[0], native.shape[1], depth), affine)
-    inside = resample(
-      probability, part, slab, order=1, fill=0.0, antialias=False
-    )
-    named = resample(owner, part, slab, order=0, fill=0)
-    mask[:, :, first : first + depth] = np.where(inside > threshold, named, 0)
-  return mask
-
-
-def _bounds(inside, margin: int) -> tuple[slice, ...]:
-  sides = []
-  for axis in range(3):
-    line = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-    sides.append(
-      slice(
-        max(0, int(line[0]) - margin),
-        min(inside.shape[axis], int(line[-1]) + margin + 1),
-      )
-    )
-  return tuple(sides)
-
-
-def _vertebrae(
-  found: Instances, levels, confidence, mask, grid: Grid, volume: Volume
-) -> list[Vertebra]:
-  """Measures every vertebra on the native voxels."""
-  counts = np.bincount(mask.ravel(), minlength=256)
-  total = np.zeros(256)
-  for z in range(mask.shape[2]):  # one slice at a time: no wide copies
-    total += np.bincount(
-      mask[:, :, z].ravel(order="F"),
-      weights=volume.voxels[:, :, z].ravel(order="F"),
-      minlength=256,
-    )
-  cut = set()
-  for axis in range(3):
-    for side in (0, -1):
-      cut |= set(np.unique(np.take(mask, side, axis=axis)).tolist())
-  vertebrae = []
-  for centre, index, share in zip(found.centres, levels, confidence):
-    if index < 0:
-      continue
-    level = VERTEBRAE[index]
-    voxels = int(counts[level.code])
-    vertebrae.append(
-      Vertebra(
-        level=level.name,
-        code=level.code,
-        centre_mm=_triple(grid.to_world(centre[None, ::-1].astype(float))[0]),
-        confidence=float(share),
-        complete=level.code not in cut,
-        volume_ml=voxels * volume.grid.voxel_volume_ml,
-        mean_hu=float(total[level.code] / voxels) if voxels else float("nan"),
-      )
-    )
-  return vertebrae
 
 
 def _keep_visible(vertebrae: list[Vertebra], notes) -> list[Vertebra]:

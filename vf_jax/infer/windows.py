@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float32, Int16
 
 from vf_jax.config import STEM_STRIDE
+from vf_jax.hounsfield import AIR_HU
 
-AIR = -1024
 BONE_HU = 100.0
 """A window whose voxels all lie below this holds no bone and is skipped."""
 
@@ -92,7 +92,7 @@ def pad_to_windows(
   for size, window in zip(image.shape, crop):
     whole = max(window, -(-size // STEM_STRIDE) * STEM_STRIDE)
     pads.append((0, whole - size))
-  return np.pad(image, pads, constant_values=AIR)
+  return np.pad(image, pads, constant_values=AIR_HU)
 
 
 def blend_weight(crop: tuple[int, ...]) -> Float32[np.ndarray, "*crop"]:
@@ -145,7 +145,7 @@ def sweep(
   pending: list[tuple[int, ...]] = []
 
   def flush() -> None:
-    block = np.full((batch, *crop), AIR, np.int16)
+    block = np.full((batch, *crop), AIR_HU, np.int16)
     for slot, start in enumerate(pending):
       block[slot] = padded[_box(start, crop)]
     outputs = forward(block)

@@ -1,0 +1,284 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""From a CT of any geometry to a mask on it, with the network known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vf_jax.errors import InputError
+from vf_jax.evaluate.overlap import dice
+from vf_jax.labels import BY_NAME
+from vf_jax.models.decoders.numbering import VERTEBRAE
+from vf_jax.models.vertebraformer import VertebraFormer
+from vf_jax.volume import Volume
+
+
+def rotation(degrees, axis):
+  a, b = [i for i in range(3) if i != axis]
+  turn = np.eye(3)
+  angle = np.deg2rad(degrees)
+  turn[[a, a, b, b], [a, b, a, b]] = (
+    np.cos(angle),
+    -np.sin(angle),
+    np.sin(angle),
+    np.cos(angle),
+  )
+  return turn
+
+
+def frozen(matrix):
+  return tuple(map(tuple, matrix.tolist()))
+
+
+OBLIQUE = frozen(rotation(14, 0) @ rotation(-9, 1) @ rotation(20, 2))
+# Gantry tilt: each higher slice lies further to the front.
+SHEAR = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.25), (0.0, 0.0, 1.0))
+GEOMETRIES = {
+  "RAS": ("RAS", (2.0, 2.0, 2.0), None),
+  "PIR": ("PIR", (1.5, 1.2, 3.0), None),
+  "PSR, left-handed": ("PSR", (1.5, 1.5, 3.0), None),
+  "thick slices": ("LPS", (0.5, 0.5, 3.0), None),
+  "oblique": ("LPS", (1.4, 1.4, 2.5), OBLIQUE),
+  "sheared": ("RAS", (1.3, 1.3, 2.5), SHEAR),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_mask_and_centres_are_right_in_any_geometry(
+  name, oracle, make_ct, spine
+):
+  volume, truth = make_ct(*GEOMETRIES[name])
+  before = volume.voxels.copy()
+  result = oracle(volume, "case")
+  assert result.mask.shape == volume.voxels.shape
+  assert result.mask.dtype == np.uint8
+  assert result.grid.same_as(volume.grid, atol=0)
+  assert [v.level for v in result.vertebrae] == list(spine.levels)
+  for v, centre in zip(result.vertebrae, spine.centres, strict=True):
+    assert v.code == BY_NAME[v.level].code
+    share = dice(result.mask == v.code, truth == v.code)
+    assert share > 0.95, f"{v.level}: Dice {share}"
+    np.testing.assert_allclose(v.centre_mm, centre, atol=0.5)
+  np.testing.assert_array_equal(volume.voxels, before)
+
+
+def test_the_left_handed_case_is_left_handed(make_ct):
+  volume, _ = make_ct(*GEOMETRIES["PSR, left-handed"])
+  upright, _ = make_ct(*GEOMETRIES["RAS"])
+  assert np.linalg.det(volume.affine[:3, :3]) < 0
+  assert np.linalg.det(upright.affine[:3, :3]) > 0
+
+
+@pytest.mark.parametrize("name", ["thick slices", "sheared"])
+def test_measures_are_those_of_the_native_voxels(name, oracle, make_ct):
+  volume, truth = make_ct(*GEOMETRIES[name])
+  result = oracle(volume, "case")
+  voxel_ml = abs(np.linalg.det(volume.affine[:3, :3])) / 1000
+  for v in result.vertebrae:
+    own = result.mask == v.code
+    assert v.volume_ml == pytest.approx(own.sum() * voxel_ml)
+    assert v.mean_hu == pytest.approx(volume.voxels[own].mean())
+    assert v.volume_ml == pytest.approx(
+      (truth == v.code).sum() * voxel_ml, rel=0.05
+    )
+  assert np.ptp([v.mean_hu for v in result.vertebrae]) > 200
+
+
+def test_only_the_vertebra_that_the_scan_cuts_is_incomplete(
+  oracle, make_ct, spine
+):
+  for name in ("RAS", "PIR"):
+    volume, truth = make_ct(*GEOMETRIES[name])
+    lowest = truth == BY_NAME[spine.levels[-1]].code
+    axis = int(np.argmax(np.abs(volume.affine[2, :3])))
+    assert np.take(lowest, [0, -1], axis=axis).any()
+    result = oracle(volume, "case")
+    assert [v.complete for v in result.vertebrae] == [True] * 4 + [False]
+
+
+def test_a_cut_at_the_side_counts_too(oracle, make_ct, spine):
+  """Only the spinous processes, far behind, leave the scan."""
+  volume, _ = make_ct()
+  first = round(volume.grid.to_voxel(spine.centres[:1] - (0, 30, 0))[0, 1])
+  affine = volume.affine.copy()
+  affine[:3, 3] = volume.grid.to_world(np.array([[0, first, 0]]))[0]
+  result = oracle(
+    Volume(np.ascontiguousarray(volume.voxels[:, first:]), affine), "case"
+  )
+  assert [v.level for v in result.vertebrae] == list(spine.levels)
+  assert not any(v.complete for v in result.vertebrae)
+
+
+def test_a_lesion_has_its_place_size_and_level(oracle, make_ct, spine):
+  for name in ("RAS", "oblique"):
+    volume, _ = make_ct(*GEOMETRIES[name])
+    (lesion,) = oracle(volume, "case").lesions
+    np.testing.assert_allclose(lesion.centre_mm, spine.lesion, atol=0.1)
+    np.testing.assert_allclose(lesion.size_mm, spine.lesion_size, rtol=1e-3)
+    assert lesion.level == "L2"
+    # The heat is blended as logits: 1 / (1 + exp(-3)).
+    assert lesion.score == pytest.approx(0.9526, abs=1e-3)
+
+
+def test_arrays_of_any_layout_and_dtype_give_the_same(oracle, make_ct):
+  volume, _ = make_ct()
+  want = oracle(volume, "case").mask
+  voxels = volume.voxels
+  wide = np.zeros((voxels.shape[0] * 2, *voxels.shape[1:]), np.int16)
+  wide[::2] = voxels
+  forms = {
+    "fortran": np.asfortranarray(voxels),
+    "strided": wide[::2],
+    "float32": voxels.astype(np.float32),
+    "int32": voxels.astype(np.int32),
+  }
+  for name, form in forms.items():
+    found = oracle(Volume(form, volume.affine), "case").mask
+    np.testing.assert_array_equal(found, want, err_msg=name)
+
+
+def test_values_beyond_bone_do_not_wrap(oracle, make_ct):
+  """Metal of 70000 HU in a float file stays the densest thing there is."""
+  volume, _ = make_ct()
+  voxels = volume.voxels.astype(np.float32)
+  voxels[2:4, 2:4, 2:4] = 70000
+  image = oracle._to_network(Volume(voxels, volume.affine), volume.grid)
+  assert image.max() == 3071
+  assert image[2:4, 2:4, 2:4].min() == 3071
+
+
+def test_a_scan_without_bone_gives_an_empty_result(oracle, make_ct):
+  volume, _ = make_ct()
+  soft = Volume(np.minimum(volume.voxels, 80), volume.affine)
+  # A clipped picture is refused, so the soft tissue keeps its noise.
+  shaken = soft.voxels.copy()
+  bone = volume.voxels > 80
+  shaken[bone] = np.random.default_rng(0).normal(40, 8, bone.sum())
+  result = oracle(Volume(shaken, volume.affine), "case")
+  assert not result.mask.any()
+  assert result.vertebrae == ()
+  assert result.lesions == ()
+  assert result.run["windows"]["run"] == 0
+  assert "No vertebra was found in this scan." in result.warnings
+  assert any("as dense as bone" in note for note in result.warnings)
+
+
+def recoded(volume, how):
+  hu = volume.voxels.astype(np.int32)
+  if how == "constant":
+    hu = np.zeros_like(hu)
+  elif how == "windowed":
+    hu = np.clip((hu + 160) * 255 // 400, 0, 255)
+  elif how == "offset":
+    hu = hu + 1024
+  elif how == "normalised":
+    return Volume((hu / 1000).astype(np.float32), volume.affine)
+  return Volume(hu.astype(np.int16), volume.affine)
+
+
+@pytest.mark.parametrize(
+  ("how", "words"),
+  [
+    ("constant", "every voxel is 0"),
+    ("windowed", "windowed"),
+    ("offset", "-1024"),
+    ("normalised", "normalised"),
+  ],
+)
+def test_what_is_no_hounsfield_is_refused(how, words, oracle, make_ct):
+  volume, _ = make_ct()
+  with pytest.raises(InputError, match=words):
+    oracle(recoded(volume, how), "case")
+
+
+def test_rejected_and_unsure_vertebrae_are_told(oracle, make_ct, monkeypatch):
+  chain = type(oracle)._chain
+
+  def doubtful(self, *args):
+    levels, sure = chain(self, *args)
+    levels[0, 1] = -1
+    sure[0, 3] = 0.3
+    return levels, sure
+
+  monkeypatch.setattr(type(oracle), "_chain", doubtful)
+  # Even neighbours that reach far must not paint what was rejected.
+  monkeypatch.setattr("vf_jax.infer.predictor._EXTEND_MM", 12.0)
+  volume, truth = make_ct()
+  result = oracle(volume, "case")
+  assert [v.level for v in result.vertebrae] == ["T12", "L2", "L3", "L4"]
+  assert not (result.mask[truth == BY_NAME["L1"].code]).any()
+  assert result.warnings == (
+    "1 vertebra-like region(s) were rejected by the numbering.",
+    "The level of L3 is uncertain (confidence below 50%); the numbering may "
+    "be shifted.",
+  )
+
+
+def test_faults_of_the_file_are_kept_in_the_result(oracle, make_ct):
+  volume, _ = make_ct()
+
+  @dataclasses.dataclass(frozen=True, eq=False)
+  class Marked(Volume):
+    @property
+    def warnings(self):
+      return ("made of cheese.",)
+
+  result = oracle(Marked(volume.voxels, volume.affine), "case")
+  assert result.warnings[0] == "made of cheese."
+
+
+def test_the_real_network_runs_through_and_repeats_itself(untrained, make_ct):
+  """Random parameters: only form and repetition can be right."""
+  volume, _ = make_ct("LPS", (3.0, 3.0, 3.0))
+  one = untrained(volume, "case", {"who": "test"})
+  two = untrained(volume, "case")
+  np.testing.assert_array_equal(one.mask, two.mask)
+  assert one.vertebrae == two.vertebrae
+  assert one.mask.shape == volume.voxels.shape
+  assert {v.code for v in one.vertebrae} == set(np.unique(one.mask)) - {0}
+  orders = [BY_NAME[v.level].order for v in one.vertebrae]
+  assert len(orders) > 0
+  assert orders == sorted(set(orders))
+  for v in one.vertebrae:
+    assert 0 < v.confidence <= 1
+    assert v.volume_ml > 0
+  assert one.run["who"] == "test"
+  assert one.run["checkpoint_sha256"] == untrained.digest
+  assert one.run["config"] == untrained.config.to_dict()
+  assert set(one.run["seconds"]) == {"resample", "network", "decode"}
+
+
+def test_sweeping_equals_one_forward_pass_of_the_network(untrained, make_ct):
+  """A scan of one window: what the network says, seen from outside."""
+  volume, _ = make_ct()
+  image = np.ascontiguousarray(volume.voxels[4:36, 6:38, 20:52].swapaxes(0, 2))
+  spacing = np.array([0.7, 0.7, 2.5], np.float32)
+  found = untrained._sweep(image, spacing)
+  model = VertebraFormer(untrained.config.model)
+  want = jax.jit(model.apply)(
+    {"params": untrained.params},
+    jnp.asarray(image[None], jnp.float32),
+    jnp.asarray(spacing[None]),
+  )
+  assert (found.windows, found.skipped) == (1, 0)
+  np.testing.assert_allclose(
+    found.offsets, want.offsets[0], rtol=1e-3, atol=1e-4
+  )
+  np.testing.assert_allclose(
+    found.probability, jax.nn.sigmoid(want.logits[0]), rtol=1e-3, atol=1e-5
+  )
+  np.testing.assert_allclose(
+    found.lesion_heat, jax.nn.sigmoid(want.lesions.heat[0]), rtol=1e-3
+  )
+  np.testing.assert_allclose(
+    found.lesion_box[..., 3:], want.lesions.log_size[0], rtol=1e-3, atol=1e-4
+  )
+
+
+def test_every_level_the_numbering_gives_has_a_code():
+  assert len({v.code for v in VERTEBRAE}) == len(VERTEBRAE) == 26
