@@ -15,6 +15,7 @@ from typing import Any, Literal
 from vf_jax.errors import ConfigError
 
 STEM_STRIDE = 4  # voxels of a feature cell; the sub-voxel head emits 4^3 blocks
+MAX_ADVANCE = 6  # levels from one detection to the next that the chain explains
 
 
 @dataclasses.dataclass(frozen=True)

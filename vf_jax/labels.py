@@ -74,6 +74,15 @@ LEVELS: tuple[Level, ...] = _levels()
 BY_NAME: Mapping[str, Level] = MappingProxyType({v.name: v for v in LEVELS})
 BY_CODE: Mapping[int, Level] = MappingProxyType({v.code: v for v in LEVELS})
 SACRUM: Level = BY_NAME["sacrum"]
+VERTEBRAE: tuple[Level, ...] = LEVELS[:-1]
+"""Levels that a vertebra can have, from head to foot: all but the sacrum."""
+
+IGNORE = 255
+"""Value of voxels in training masks of which nothing is known."""
+
+CODES = 29
+"""Size of tables indexed by VerSe code (0..28)."""
+
 _BY_FOLDED_NAME = {v.name.casefold(): v for v in LEVELS}
 
 

@@ -14,14 +14,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vf_jax.config import STEM_STRIDE, LossConfig
+from vf_jax.labels import IGNORE
 from vf_jax.models.decoders.lesion import LesionMaps
 from vf_jax.models.vertebraformer import Outputs
-
-IGNORE = 255
-"""Label of voxels that no term may look at."""
-
-CODES = 29
-"""Size of tables indexed by VerSe code (0..28)."""
 
 
 @flax.struct.dataclass

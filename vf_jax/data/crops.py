@@ -11,21 +11,18 @@ import numpy as np
 from jaxtyping import Float, Int32
 from scipy import ndimage
 
-from vf_jax.config import DataConfig, ModelConfig
+from vf_jax.config import MAX_ADVANCE, DataConfig, ModelConfig
 from vf_jax.data.synthesis import degrade, synthesize
-from vf_jax.labels import LEVELS
+from vf_jax.hounsfield import AIR_HU
+from vf_jax.labels import CODES, IGNORE, VERTEBRAE
 from vf_jax.multispine.store import PreparedCase
 
-IGNORE = 255
-AIR = -1024.0
-CODES = 29  # tables indexed by VerSe code
 MAX_BOXES = 8
-MAX_ADVANCE = 6  # levels between neighbours, as the chain allows
 SYNTHETIC = "synthetic"
 """Domain of samples with synthetic intensities."""
 
 _ORDER = np.full(256, -1, np.int32)
-for _level in LEVELS[:-1]:
+for _level in VERTEBRAE:
   _ORDER[_level.code] = _level.order
 
 
@@ -70,17 +67,17 @@ class CropMaker:
       image = degrade(image, rng)
     else:
       assert case.image is not None
-      image = _pull(case.image.astype(np.float32), grid, 1, AIR)
-      outside = image <= AIR + 1
+      image = _pull(case.image.astype(np.float32), grid, 1, AIR_HU)
+      outside = image <= AIR_HU + 1
       image = degrade(image, rng, strength=0.5)
-      image[outside] = AIR
+      image[outside] = AIR_HU
     inverse = np.linalg.inv(matrix)
 
     def carry(points):
       return (np.asarray(points, float) - centre) @ inverse.T + (size - 1) / 2
 
     sample = {
-      "image": np.clip(image, -1024, 3071).astype(np.float32),
+      "image": np.clip(image, AIR_HU, 3071).astype(np.float32),
       "labels": labels,
       "spacing_mm": np.array(case.record.native_spacing_mm, np.float32),
       "domain": np.int32(

@@ -7,7 +7,7 @@ import re
 
 HEAD_BYTES = 1024
 
-_DICOM = "read the folder of the series as DICOM instead of this file."
+_DICOM = "convert its series to NIfTI, for example with dcm2niix."
 _CONVERT = "convert it to NIfTI first (SimpleITK or 3D Slicer reads it)."
 _UNPACK = "unpack it and give the .nii or .nii.gz inside."
 _DOWNLOAD = (

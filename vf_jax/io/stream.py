@@ -184,9 +184,7 @@ def open_bytes(path: str | os.PathLike[str]) -> BinaryIO:
   try:
     status = os.stat(name)
     if stat.S_ISDIR(status.st_mode):
-      raise InputError(
-        name, "is a folder.", "name a file in it, or read it as DICOM."
-      )
+      raise InputError(name, "is a folder.", "name a NIfTI file in it.")
     if not stat.S_ISREG(status.st_mode):
       raise InputError(name, "is a device or a pipe.", "name a regular file.")
     if status.st_size == 0:

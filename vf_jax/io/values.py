@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Num
 
 from vf_jax.errors import InputError, warn_input
+from vf_jax.hounsfield import AIR_HU
 
-NAN_VALUE = -1024
 MAX_NAN_FRACTION = 0.01
 
 _SLAB = 1 << 20
@@ -106,7 +106,7 @@ def settle(
 
   Raises:
     InputError: if more than `MAX_NAN_FRACTION` is NaN or Inf; fewer become
-      `NAN_VALUE` with a warning.
+      `AIR_HU` with a warning.
 
   Units:
     HU.
@@ -123,10 +123,10 @@ def settle(
         name, counted + ".", "mend the step that made them; 1 % is allowed."
       )
     notes.append(
-      warn_input(name, f"{counted}: replaced by {NAN_VALUE}.", stacklevel=4)
+      warn_input(name, f"{counted}: replaced by {AIR_HU}.", stacklevel=4)
     )
-  low = min(seen.low, NAN_VALUE) if seen.broken else seen.low
-  high = max(seen.high, NAN_VALUE) if seen.broken else seen.high
+  low = min(seen.low, AIR_HU) if seen.broken else seen.low
+  high = max(seen.high, AIR_HU) if seen.broken else seen.high
   dtype: np.dtype[Any] = np.dtype(np.float32)
   for exact in (np.dtype(np.int16), np.dtype(np.int32)):
     limits = np.iinfo(exact)
@@ -158,7 +158,7 @@ def convert(
     flat: stored numbers, in native byte order.
     slope: the value is the stored number times slope plus intercept.
     intercept: see `slope`.
-    dtype: of the result; NaN and Inf become `NAN_VALUE`, and values beyond
+    dtype: of the result; NaN and Inf become `AIR_HU`, and values beyond
       float32 its largest.
 
   Returns:
@@ -170,7 +170,7 @@ def convert(
   for part in _slabs(flat):
     values = _scaled(flat[part], slope, intercept)
     if values.dtype.kind == "f":
-      values = np.where(np.isfinite(values), values, NAN_VALUE)
+      values = np.where(np.isfinite(values), values, AIR_HU)
       values = np.clip(values, -_LARGEST_FLOAT, _LARGEST_FLOAT)
     result[part] = values
   return result

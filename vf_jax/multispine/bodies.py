@@ -31,7 +31,8 @@ def body_centre(
     (depth, height, width) in voxels.
 
   Source:
-    Rule of reference experiment: within 1 mm of most annotated body centres.
+    Our own rule. Of 31 annotated vertebrae in tests/data/store (2 mm), it is
+    within 3 mm of 27, at a median of 1.7 mm; the worst, 11 mm, is collapsed.
   """
   inside = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
   points = np.argwhere(mask)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,9 @@ from scipy import ndimage
 
 from vf_jax import labels as label_table
 from vf_jax.errors import InputError
+from vf_jax.hounsfield import AIR_HU
 from vf_jax.io import centroids, lesions, nifti
+from vf_jax.labels import IGNORE
 from vf_jax.multispine import bodies, surroundings, tissues
 from vf_jax.multispine.store import (
   DEPTH_STEP_MM,
@@ -30,14 +32,12 @@ from vf_jax.multispine.store import (
 )
 from vf_jax.volume import Grid, Volume, network_grid, resample, to_network
 
-IGNORE = 255
-AIR = -1024
-
 _KEYS = {
   "case", "domain", "subject", "ct", "mask", "scheme", "centroids", "lesions",
   "lesion_key", "annotates", "mask_kind", "background_boxes", "margin_mm",
   "tissues", "recode", "licence", "source", "seed",
 }  # fmt: skip
+_TASKS = ("masks", "levels", "lesions")
 
 
 def prepare(
@@ -67,7 +67,9 @@ def prepare(
     raise InputError(
       path, f"not a readable JSON manifest ({error}).", "see docs/data.md."
     ) from error
-  if not isinstance(entries, list):
+  if not isinstance(entries, list) or not all(
+    isinstance(entry, dict) for entry in entries
+  ):
     raise InputError(path, "is not a list of cases.", "see docs/data.md.")
   folder = pathlib.Path(root) if root is not None else path.parent
   names = []
@@ -94,15 +96,7 @@ def prepare_case(
   Raises:
     InputError: for unknown keys and refused files.
   """
-  name = entry.get("case", "<manifest>")
-  unknown = set(entry) - _KEYS
-  if unknown or "case" not in entry or "domain" not in entry:
-    raise InputError(
-      name,
-      f"manifest entry has unknown keys {sorted(unknown)} or lacks case or "
-      "domain.",
-      f"allowed: {sorted(_KEYS)}.",
-    )
+  name = _check_entry(entry)
   files: dict[str, str] = {}
 
   def locate(key):
@@ -147,8 +141,8 @@ def prepare_case(
 
   image = None
   if volume is not None:
-    hu = np.clip(volume.voxels, AIR, 3071).astype(np.int16)
-    image = carry(hu, 1, AIR)
+    hu = np.clip(volume.voxels, AIR_HU, 3071).astype(np.int16)
+    image = carry(hu, 1, AIR_HU)
   labels = np.full(grid.shape[::-1], IGNORE, np.uint8)
   if codes is not None:
     labels = carry(codes, 0, 0)
@@ -161,13 +155,14 @@ def prepare_case(
   if codes is not None:
     tissue = _tissue(entry, mask, labels, image, centres, carry, spacing_mm)
     depth = _depth(labels, tissue, spacing_mm)
+  fine, middle, coarse = sorted(float(v) for v in native.spacing)
   return PreparedCase(
     record=Record(
       case=entry["case"],
       domain=entry["domain"],
       subject=entry.get("subject", entry["case"]),
       spacing_mm=spacing_mm,
-      native_spacing_mm=_triple(sorted(native.spacing)),
+      native_spacing_mm=(fine, middle, coarse),
       affine=tuple(tuple(float(v) for v in row) for row in grid.affine),
       centres=centres,
       centre_kind=kind,
@@ -187,9 +182,31 @@ def prepare_case(
   )
 
 
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-  first, second, third = (float(v) for v in values)
-  return first, second, third
+def _check_entry(entry: Mapping[str, Any]) -> str:
+  """Refuses what would be misread in silence; returns the case's name."""
+  name = str(entry.get("case", "<manifest>"))
+  unknown = set(entry) - _KEYS
+  if unknown or "case" not in entry or "domain" not in entry:
+    raise InputError(
+      name,
+      f"manifest entry has unknown keys {sorted(unknown)} or lacks case or "
+      "domain.",
+      f"allowed: {sorted(_KEYS)}.",
+    )
+  if pathlib.PurePath(name).name != name or name.startswith("."):
+    raise InputError(
+      name, "is no name for a file of the store.", "use no slashes in it."
+    )
+  strange = [task for task in entry.get("annotates", ()) if task not in _TASKS]
+  if strange:
+    raise InputError(
+      name, f"annotates {strange}, unknown here.", f"allowed: {list(_TASKS)}."
+    )
+  if entry.get("lesions") and not (entry.get("lesion_key") or entry.get("ct")):
+    raise InputError(
+      name, "has lesions but neither ct nor lesion_key.", "name one of them."
+    )
+  return name
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -250,7 +267,14 @@ def _mark_background(labels, grid, low_mm, high_mm) -> None:
 
 def _centres(entry, locate, native, grid, labels):
   if entry.get("centroids"):
-    table = centroids.read_centroids(locate("centroids"), native)
+    file = locate("centroids")
+    table = centroids.read_centroids(file, native)
+    if table.kind != "body":
+      raise InputError(
+        file,
+        "holds centres of mass of whole vertebrae, about 1 cm behind the body.",
+        "leave centroids out; the mask gives the bodies.",
+      )
     return {
       level.code: tuple(
         float(v) for v in grid.to_voxel(np.array([point], float))[0][::-1]

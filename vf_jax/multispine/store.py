@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,7 +88,17 @@ class PreparedCase:
   depth: UInt8[np.ndarray, "depth height width"] | None
 
 
-_ARRAYS = ("image", "labels", "tissue", "depth")
+_ARRAYS = {
+  "image": "int16",
+  "labels": "uint8",
+  "tissue": "uint8",
+  "depth": "uint8",
+}
+_DAMAGE = (
+  OSError, EOFError, KeyError, ValueError, TypeError, AttributeError,
+  NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What the readers of zip, JSON and NumPy raise on broken bytes."""
 
 
 def write_case(store: str | os.PathLike[str], case: PreparedCase) -> None:
@@ -137,19 +148,37 @@ def read_case(path: str | os.PathLike[str]) -> PreparedCase:
     with zipfile.ZipFile(path) as archive:
       record = _record(path, json.loads(archive.read("record.json")))
       names = set(archive.namelist())
+      strange = names - {"record.json", *(f"{name}.npy" for name in _ARRAYS)}
+      if strange:
+        raise ValueError(f"it holds {sorted(strange)}")
       arrays: dict[str, Any] = {
         name: np.load(io.BytesIO(archive.read(f"{name}.npy")))
         if f"{name}.npy" in names
         else None
         for name in _ARRAYS
       }
-  except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-    if isinstance(error, InputError):
-      raise
+    _check_arrays(arrays)
+  except InputError:
+    raise
+  except _DAMAGE as error:
     raise InputError(
       path, f"not a prepared case ({error}).", "run `vf-jax prepare` again."
     ) from error
   return PreparedCase(record=record, **arrays)
+
+
+def _check_arrays(arrays: Mapping[str, Any]) -> None:
+  if arrays["labels"] is None:
+    raise ValueError("it has no labels")
+  if (arrays["tissue"] is None) != (arrays["depth"] is None):
+    raise ValueError("it has only one of tissue and depth")
+  if arrays["image"] is None and arrays["tissue"] is None:
+    raise ValueError("it has neither image nor tissue")
+  for name, array in arrays.items():
+    if array is None:
+      continue
+    if array.dtype != _ARRAYS[name] or array.shape != arrays["labels"].shape:
+      raise ValueError(f"its {name} is {array.dtype} {array.shape}")
 
 
 def _record(path, values) -> Record:

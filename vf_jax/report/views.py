@@ -19,10 +19,10 @@ from jaxtyping import Float32, Float64, Num, UInt8
 from scipy import interpolate, ndimage
 
 from vf_jax.errors import InputError
+from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.volume import Grid, Volume
 
-_AIR_HU = -1024.0
 _WINDOW_HU = (-250.0, 900.0)
 # How far a view reaches beyond the body centres: bodies, spinous processes
 # and a hand's breadth of what lies around them.
@@ -174,7 +174,7 @@ def _make_view(
   points[..., 2] = rows_mm[:, None]
   hu, codes = _sample(voxels, mask, grid, points)
   low, high = _WINDOW_HU
-  share = (np.nan_to_num(hu, nan=_AIR_HU) - low) / (high - low)
+  share = (np.nan_to_num(hu, nan=AIR_HU) - low) / (high - low)
   return View(
     name=name,
     grey=np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8),
@@ -204,7 +204,7 @@ def _sample(
   codes = mask[tuple(np.rint(where).astype(np.intp).T)]
   shape = points_mm.shape[:2]
   return (
-    np.where(inside, hu, np.float32(_AIR_HU)).reshape(shape),
+    np.where(inside, hu, np.float32(AIR_HU)).reshape(shape),
     np.where(inside, codes, np.uint8(0)).reshape(shape),
   )
 

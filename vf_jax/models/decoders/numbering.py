@@ -16,17 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vf_jax.labels import LEVELS
+from vf_jax.config import MAX_ADVANCE
+from vf_jax.labels import VERTEBRAE
 from vf_jax.models.layers import sinusoids
 from vf_jax.ops import chain
 from vf_jax.ops.attention import attention
 from vf_jax.ops.sample import sample_trilinear
-
-VERTEBRAE = tuple(level for level in LEVELS if level.region != "sacral")
-"""Levels the chain can give, from head to foot."""
-
-MAX_ADVANCE = 6
-"""Largest number of levels between two neighbouring detections."""
 
 _COUNT = len(VERTEBRAE)
 _STATES = 2 * _COUNT + 1
