@@ -19,12 +19,15 @@ from orbax.checkpoint import v1 as ocp
 
 from vf_jax.config import Config, from_dict
 from vf_jax.errors import InputError
-from vf_jax.train.state import Params, TrainState, init_params
+from vf_jax.train.state import Params, TrainState, init_params, init_state
 
 _FOLDER = "checkpoints"
 _CONFIG = "config.json"
 _WEIGHTS = "params"
 _DIGEST = "sha256"
+_DAMAGED = (
+  "remove the damaged step folder to use the one before, or train again."
+)
 
 
 class Checkpoints:
@@ -88,6 +91,7 @@ class Checkpoints:
         "config": self._config.to_dict(),
       },
       metrics=dict(metrics),
+      custom_metadata={_DIGEST: _digest(state)},
     )
 
   def restore(
@@ -104,13 +108,15 @@ class Checkpoints:
     Raises:
       InputError: if it was made by another model or is damaged.
     """
-    with _explained(self.directory):
+    folder = self.directory / str(self.latest)
+    with _explained(folder):
       stored = self._checkpointer.load_checkpointables(None, {"config": None})
     _check_same_model(self.directory, stored["config"], self._config)
-    with _explained(self.directory):
+    with _explained(folder):
       found = self._checkpointer.load_checkpointables(
         None, {"state": abstract, "data": None}
       )
+      _check_digest(self._checkpointer, folder, found["state"])
     return found["state"], found["data"]
 
   def close(self) -> None:
@@ -126,12 +132,25 @@ def _explained(path):
   except InputError:
     raise
   except Exception as error:
-    first = str(error).strip().splitlines() or [type(error).__name__]
+    cause: BaseException = error
+    while (deeper := cause.__cause__ or cause.__context__) is not None:
+      cause = deeper  # the outer ones speak of the library's own parts
+    first = str(cause).strip().splitlines() or [type(cause).__name__]
     raise InputError(
       path,
       f"the checkpoint cannot be read ({first[0][:200]}).",
-      "remove the damaged step folder to use the one before, or train again.",
+      _DAMAGED,
     ) from error
+
+
+def _check_digest(
+  checkpointer: Any, folder: pathlib.Path, state: TrainState
+) -> None:
+  """The file format notices a cut file, but not a changed number."""
+  written = checkpointer.metadata(int(folder.name)).custom_metadata or {}
+  kept = written.get(_DIGEST)
+  if kept is not None and kept != _digest(state):  # older ones have none
+    raise InputError(folder, "its numbers have changed since.", _DAMAGED)
 
 
 def _check_same_model(path, stored: Mapping[str, Any], config: Config) -> None:
@@ -233,13 +252,13 @@ def _from_run(workdir: pathlib.Path) -> tuple[Config, Params, str]:
       raise InputError(
         workdir, "holds no complete checkpoint.", "train until the first one."
       )
-    with _explained(workdir):
+    folder = directory / str(checkpointer.latest.step)
+    with _explained(folder):
       stored = checkpointer.load_checkpointables(None, {"config": None})
       config = from_dict(stored["config"])
-      from vf_jax.train.state import init_state
-
       abstract = _placed(jax.eval_shape(lambda: init_state(config)))
       found = checkpointer.load_checkpointables(None, {"state": abstract})
+      _check_digest(checkpointer, folder, found["state"])
     params = found["state"].ema
     return config, params, _digest(params)
   finally:
@@ -261,10 +280,12 @@ def _placed(tree: Any) -> Any:
   )
 
 
-def _digest(params: Params) -> str:
+def _digest(tree: Any) -> str:
   """SHA-256 over names, shapes and values, independent of the file layout."""
   total = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+      leaf = jax.random.key_data(leaf)
     array = np.asarray(leaf)
     total.update(jax.tree_util.keystr(path).encode())
     total.update(str((array.shape, array.dtype.str)).encode())

@@ -99,9 +99,12 @@ def _start(
   config: Config, checkpoints: Checkpoints, batches: Any
 ) -> tuple[TrainState, int]:
   latest = checkpoints.latest
-  if latest is None:
-    return jax.jit(lambda: init_state(config))(), 0
+  # NOTE: the same placement in both cases, so that a resumed run executes the
+  # very program of the run it goes on with.
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  if latest is None:
+    init = jax.jit(lambda: init_state(config), out_shardings=sharding)
+    return init(), 0
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
     jax.eval_shape(lambda: init_state(config)),
@@ -141,7 +144,8 @@ def _run(
   began = time.monotonic()
   last_log, waited = began, 0.0
   with _stop_signal() as stopping:
-    while step < t.steps and not stopping:
+    stop = False
+    while step < t.steps and not stop:
       before = time.monotonic()
       arrays = next(batches)
       waited += time.monotonic() - before
@@ -150,7 +154,8 @@ def _run(
       state, sums = step_fn(state, batch)
       step += 1
       pending.append((step, sums, cases))
-      saving = step % t.checkpoint_every == 0 or step == t.steps
+      stop = bool(stopping)
+      saving = stop or step % t.checkpoint_every == 0 or step == t.steps
       if step % t.log_every == 0 or saving:
         metrics = _merge(pending, store)
         dice_since_save.append(metrics["dice"])
@@ -173,10 +178,6 @@ def _run(
         checkpoints.save(state, batches.get_state(), {"dice": dice})
         dice_since_save = []
         last_log = time.monotonic()
-    if stopping and step > (checkpoints.latest or 0):
-      if pending:
-        metrics = _merge(pending, store)
-      checkpoints.save(state, batches.get_state(), {"dice": metrics["dice"]})
   if sys.stderr.isatty():
     print(file=sys.stderr)
   return Summary(step=step, finished=step >= t.steps, metrics=metrics)
@@ -189,11 +190,12 @@ def _merge(
   totals: dict[str, np.ndarray] = {}
   for step, sums, cases in pending:
     values = jax.device_get(sums)
-    loss = float(values["loss"][0])
-    if not math.isfinite(loss):
+    loss, norm = (float(values[name][0]) for name in ("loss", "grad_norm"))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
       names = ", ".join(sorted({store.names[i] for i in cases}))
       raise NonFiniteLossError(
-        f"the loss of step {step} is {loss}; cases of its batch: {names}. "
+        f"the loss of step {step} is {loss}, the norm of its gradient {norm}; "
+        f"cases of its batch: {names}. "
         "Fix: look at these cases, or lower optim.learning_rate; rerun to "
         "resume from the last checkpoint."
       )

@@ -1,0 +1,183 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Whole runs, as real processes: killed, stopped, resumed and refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from conftest import Process, records
+
+from vf_jax.config import from_dict
+from vf_jax.data.pipeline import make_batches
+from vf_jax.errors import ConfigError
+from vf_jax.multispine.store import Store, read_case, write_case
+from vf_jax.train import checkpoint
+from vf_jax.train.loop import train
+
+LINE = re.compile(
+  r"^step (\d+)/20  loss \d+\.\d{4}  Dice [01]\.\d{3}  "
+  r"\d+\.\d\d crops/s  ETA \d+:\d\d:\d\d *$",
+  re.MULTILINE,
+)
+LOGGED = [2, 4, 5, 6, 8, 10, 12, 14, 15, 16, 18, 20]
+
+
+def progress(process) -> list[int]:
+  return [int(step) for step in LINE.findall(process.stderr)]
+
+
+def test_a_run_writes_its_facts_and_records(uninterrupted, test_config):
+  folder = uninterrupted.workdir
+  facts = json.loads((folder / "run.json").read_text())
+  assert from_dict(facts["config"]) == test_config
+  assert facts["packages"]["jax"]
+  assert facts["devices"]
+  assert facts["cases"]["lidc-idri-0001"] == {
+    "domain": "lidc",
+    "licence": Store(test_config.data.store).records[6].licence,
+    "mask": "network",
+  }
+  lines = (folder / "metrics.jsonl").read_text().splitlines()
+  found = [json.loads(line) for line in lines]
+  assert [record["step"] for record in found] == LOGGED
+  for record in found:
+    assert record["perf/crops_per_s"] > 0
+    assert record["perf/data_wait_ms"] >= 0
+    assert 0 <= record["train/dice"] <= 1
+    assert record["train/loss"] > 0
+    assert all(math.isfinite(value) for value in record.values())
+  assert LINE.findall(uninterrupted.progress) == [str(s) for s in LOGGED]
+
+
+def test_a_finished_run_has_nothing_left_to_do(
+  uninterrupted, test_config, tmp_path
+):
+  assert uninterrupted.summary.finished
+  assert uninterrupted.summary.step == 20
+  shutil.copytree(uninterrupted.workdir, tmp_path / "run")
+  again = train(test_config, tmp_path / "run")
+  assert (again.step, again.finished) == (20, True)
+  assert records(tmp_path / "run") == records(uninterrupted.workdir)
+  assert _digest(tmp_path / "run") == _digest(uninterrupted.workdir)
+
+
+def _digest(workdir):
+  return checkpoint.load(workdir)[2]
+
+
+def test_killed_and_resumed_is_as_if_nothing_had_happened(
+  uninterrupted, programs, tmp_path
+):
+  killed = Process(tmp_path / "run", programs)
+  killed.until_step(6)
+  killed.popen.send_signal(signal.SIGKILL)
+  assert killed.wait() == -signal.SIGKILL
+  seen = records(tmp_path / "run")
+  assert 6 <= max(seen) < 20
+  folder = tmp_path / "run" / "checkpoints"
+  complete = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
+  assert complete
+  assert max(complete) % 5 == 0
+
+  again = Process(tmp_path / "run", programs)
+  assert again.wait() == 0, again.stderr
+  assert "finished at step 20" in again.stdout
+  # It went on from the checkpoint, it did not start again.
+  assert progress(again) == [s for s in LOGGED if s > max(complete)]
+  expected = records(uninterrupted.workdir)
+  assert records(tmp_path / "run") == expected  # to the last digit
+  assert list(expected) == LOGGED
+  assert len({record["train/loss"] for record in expected.values()}) == 12
+  assert _digest(tmp_path / "run") == _digest(uninterrupted.workdir)
+  # Three processes so far, and one program, compiled once.
+  assert len(list(programs.glob("jit_train_step-*-cache"))) == 1
+
+
+def test_sigterm_saves_and_stops_in_order(
+  uninterrupted, programs, test_config, tmp_path
+):
+  stopped = Process(tmp_path / "run", programs)
+  stopped.until_step(2)
+  stopped.popen.send_signal(signal.SIGTERM)
+  assert stopped.wait() == 0, stopped.stderr
+  step = int(re.search(r"stopped, .* at step (\d+):", stopped.stdout)[1])
+  assert 2 <= step < 20
+  assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
+  # Nothing is lost: the steps since the last record have one of their own.
+  assert max(records(tmp_path / "run")) == step
+
+  summary = train(test_config, tmp_path / "run")
+  assert (summary.step, summary.finished) == (20, True)
+  expected, found = records(uninterrupted.workdir), records(tmp_path / "run")
+  # A stop between two records splits the sums of the one around it.
+  around = min(s for s in LOGGED if s >= step)
+  for logged in LOGGED:
+    if logged != around or step in LOGGED:
+      assert found[logged] == expected[logged]
+  assert set(found) == {*LOGGED, step}
+  assert _digest(tmp_path / "run") == _digest(uninterrupted.workdir)
+
+
+def _poisoned(test_config, folder):
+  """The store, with a case whose spacing is no number; first step it hits."""
+  shutil.copytree(test_config.data.store, folder)
+  case = read_case(folder / "lidc-idri-0001.npz")
+  record = dataclasses.replace(case.record, native_spacing_mm=(np.nan,) * 3)
+  write_case(folder, dataclasses.replace(case, record=record))
+  stream = make_batches(Store(folder), test_config)
+  for step in range(1, 5):
+    cases = {Store(folder).names[i] for i in next(stream)["case"]}
+    if "lidc-idri-0001" in cases:
+      return step, cases
+  raise AssertionError("no lidc among the first crops")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+  test_config, programs, tmp_path
+):
+  step, cases = _poisoned(test_config, tmp_path / "store")
+  process = Process(
+    tmp_path / "run", programs, f"--config.data.store={tmp_path / 'store'}"
+  )
+  assert process.wait() == 4
+  message = process.stderr.splitlines()[-1]
+  assert message.startswith(f"vf-jax: the loss of step {step} is nan")
+  assert f"cases of its batch: {', '.join(sorted(cases))}. " in message
+  assert "Fix: " in message
+  assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_of_another_model_is_refused(
+  uninterrupted, programs, tmp_path
+):
+  shutil.copytree(uninterrupted.workdir, tmp_path / "run")
+  before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+  process = Process(tmp_path / "run", programs, "--config.model.dim=64")
+  assert process.wait() == 3
+  message = process.stderr.splitlines()[-1]
+  assert "was trained with model.dim=32, the config says 64" in message
+  assert "--config.model.dim=32" in message
+  assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_store_of_another_spacing_is_refused(test_config, tmp_path):
+  model = dataclasses.replace(test_config.model, spacing_mm=1.0)
+  config = dataclasses.replace(test_config, model=model)
+  with pytest.raises(ConfigError, match=r"at \[2\.0\] mm.*spacing_mm=1\.0"):
+    train(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_more_domains_than_prototypes_are_refused(test_config, tmp_path):
+  model = dataclasses.replace(test_config.model, prototypes=3)
+  config = dataclasses.replace(test_config, model=model)
+  with pytest.raises(ConfigError, match=r"4 domains, model\.prototypes=3") as e:
+    train(config, tmp_path / "run")
+  assert "Fix: model.prototypes=4" in str(e.value)

@@ -1,0 +1,104 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The first state of a run, and the optimizer on a few numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vf_jax.train.state import init_state, make_optimizer
+
+
+def _config(test_config, **changes):
+  optim = dataclasses.replace(test_config.optim, **changes)
+  return dataclasses.replace(test_config, optim=optim)
+
+
+def _draw(config):
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.jit(lambda: init_state(config), out_shardings=sharding)()
+
+
+@pytest.fixture(scope="module")
+def state(test_config):
+  return _draw(test_config)
+
+
+def test_the_average_starts_at_the_parameters_in_memory_of_its_own(state):
+  for param, ema in zip(
+    jax.tree.leaves(state.params), jax.tree.leaves(state.ema), strict=True
+  ):
+    assert param.dtype == jnp.float32
+    np.testing.assert_array_equal(param, ema)
+    assert param.unsafe_buffer_pointer() != ema.unsafe_buffer_pointer()
+  assert int(state.step) == 0
+  assert state.step.dtype == jnp.int32
+
+
+def test_the_seed_draws_the_parameters(test_config, state):
+  again = _draw(test_config)
+  jax.tree.map(np.testing.assert_array_equal, state.params, again.params)
+  assert jax.random.key_data(state.key).tolist() == (
+    jax.random.key_data(again.key).tolist()
+  )
+  # The root of later randomness is not the key that drew the parameters.
+  draw, root = jax.random.split(jax.random.key(test_config.train.seed))
+  assert (jax.random.key_data(state.key) == jax.random.key_data(root)).all()
+  assert (jax.random.key_data(root) != jax.random.key_data(draw)).any()
+
+
+def _update(config, grads, params, steps=1):
+  optimizer = make_optimizer(config)
+  opt_state = optimizer.init(params)
+  for _ in range(steps):
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+  return params
+
+
+PARAMS = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}
+
+
+def test_only_kernels_decay(test_config):
+  zero = jax.tree.map(jnp.zeros_like, PARAMS)
+  config = _config(test_config, weight_decay=0.5)
+  after = _update(config, zero, PARAMS, steps=3)
+  # Learning rates 0, 0.5e-3 and 1e-3 of the warm-up.
+  expected = 3 * (1 - 0.5 * 0.5e-3) * (1 - 0.5 * 1e-3)
+  np.testing.assert_allclose(after["kernel"], expected, rtol=1e-6)
+  np.testing.assert_array_equal(after["bias"], PARAMS["bias"])
+
+
+def test_the_schedule_rises_and_falls(test_config):
+  config = _config(test_config, weight_decay=0.0)
+  ones = jax.tree.map(jnp.ones_like, PARAMS)
+  places = [
+    float(_update(config, ones, PARAMS, steps)["bias"][0])
+    for steps in range(1, 24)
+  ]
+  rates = -np.diff(places, prepend=3.0)  # Adam's step on a steady gradient
+  assert rates[0] == 0
+  assert np.argmax(rates) == 2
+  assert rates[2] == pytest.approx(1e-3, rel=0.02)
+  assert (np.diff(rates[3:20]) < 0).all()
+  np.testing.assert_allclose(rates[21:], 1e-5, rtol=0.1)
+
+
+def test_gradients_are_clipped_as_a_whole(test_config):
+  config = _config(test_config, clip_norm=1.0)
+  large = {"kernel": jnp.full((2, 2), 300.0), "bias": jnp.full(2, 400.0)}
+  small = jax.tree.map(lambda g: g / optax.tree.norm(large), large)
+  optimizer = make_optimizer(config)
+  state = optimizer.init(PARAMS)
+  _, ours = optimizer.update(large, state, PARAMS)
+  _, theirs = optimizer.update(small, state, PARAMS)
+  moments = [x for x in jax.tree.leaves(ours) if x.dtype == jnp.float32]
+  assert max(float(x.max()) for x in moments) < 0.1
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs
+  )

@@ -1,0 +1,149 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""One training step: what it changes, what it reuses, that it learns."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vf_jax.data.pipeline import make_batches
+from vf_jax.losses import Batch
+from vf_jax.multispine.store import Store
+from vf_jax.train.state import init_state
+from vf_jax.train.step import make_train_step
+
+
+@pytest.fixture(scope="module")
+def step(test_config):
+  return jax.jit(make_train_step(test_config), donate_argnums=0)
+
+
+@pytest.fixture(scope="module")
+def start(test_config):
+  """A fresh state at every call; the step consumes it."""
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.jit(lambda: init_state(test_config), out_shardings=sharding)
+
+
+@pytest.fixture(scope="module")
+def batches(test_config):
+  stream = make_batches(Store(test_config.data.store), test_config)
+  return [
+    Batch(**{k: jnp.asarray(v) for k, v in next(stream).items()})
+    for _ in range(8)
+  ]
+
+
+def host(tree):
+  return jax.tree.map(
+    lambda x: np.asarray(
+      jax.random.key_data(x)
+      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+      else x
+    ),
+    tree,
+  )
+
+
+def assert_same(first, second):
+  jax.tree.map(np.testing.assert_array_equal, host(first), host(second))
+
+
+def _at_peak(state):
+  """Holds the schedule, made for 20 steps, at its full learning rate."""
+  counts = jax.tree.map(
+    lambda x: jnp.full_like(x, 2) if x.dtype == jnp.int32 else x,
+    state.opt_state,
+  )
+  return state.replace(opt_state=counts)
+
+
+def test_loss_of_one_crop_falls(step, start, batches):
+  batch = next(
+    b for b in batches if b.has_levels.all() and (b.labels == 20).any()
+  )
+  state = start()
+  losses = []
+  for _ in range(40):
+    state, sums = step(_at_peak(state), batch)
+    losses.append({k: float(top / max(n, 1)) for k, (top, n) in sums.items()})
+  first, last = losses[0], losses[-1]
+  assert last["loss"] < 0.65 * first["loss"]
+  for name in ("dice", "cross_entropy", "offset", "numbering", "domain"):
+    assert last[f"loss_{name}"] < 0.93 * first[f"loss_{name}"], name
+  assert last["level_accuracy"] == 1
+
+
+def test_one_program_serves_every_batch(step, start, batches):
+  state = start()
+  for batch in batches:
+    state, _ = step(state, batch)
+  assert step._cache_size() == 1
+
+
+def test_the_old_state_is_given_away_and_its_memory_used_again(
+  step, start, batches
+):
+  def places(state):
+    return {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)}
+
+  old = start()
+  params_before = places(old.params) | places(old.ema) | places(old.opt_state)
+  new, _ = step(old, batches[0])
+  jax.block_until_ready(new)
+  params_after = places(new.params) | places(new.ema) | places(new.opt_state)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
+  assert len(params_before & params_after) > 0.9 * len(params_before)
+  with pytest.raises((RuntimeError, ValueError), match="deleted"):
+    step(old, batches[0])
+
+
+def test_same_state_and_batch_give_the_same_bits(step, start, batches):
+  first, second = start(), start()
+  assert_same(first, second)
+  for batch in batches[:3]:
+    first, ours = step(first, batch)
+    second, theirs = step(second, batch)
+    assert_same(ours, theirs)
+  assert_same(first, second)
+
+
+def test_what_a_step_changes(step, start, batches):
+  state = start()
+  state, _ = step(state, batches[0])
+  before = host(state)
+  state, sums = step(state, batches[1])
+  after = host(state)
+  assert (before.step, after.step) == (1, 2)
+  np.testing.assert_array_equal(before.key, after.key)
+  moved = jax.tree.map(
+    lambda a, b: bool((a != b).any()), before.params, after.params
+  )
+  assert np.mean(jax.tree.leaves(moved)) > 0.95
+  # The average has a short memory at first: (1 + 1) / (10 + 1).
+  decay = np.float32(2 / 11)
+  jax.tree.map(
+    lambda old, new, found: np.testing.assert_allclose(
+      found, decay * old + (1 - decay) * new, rtol=1e-5, atol=1e-7
+    ),
+    before.ema,
+    after.params,
+    after.ema,
+  )
+  assert float(sums["grad_norm"][0]) > 0
+  assert float(sums["loss"][1]) == 1
+
+
+def test_the_first_steps_warm_up(step, start, batches):
+  state = start()
+  first = host(state.params)
+  state, _ = step(state, batches[0])
+  assert_same(state.params, first)  # the learning rate starts at 0
+  state, _ = step(state, batches[0])
+  largest = jax.tree.map(
+    lambda a, b: np.abs(a - b).max(), host(state.params), first
+  )
+  # Half of the peak 1e-3: no entry moves further under Adam, decay apart.
+  assert 2e-4 < max(jax.tree.leaves(largest)) < 6e-4
