@@ -97,7 +97,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "vote_sigma_mm": 3.0,
       "min_distance_mm": 12.0,
       "min_volume_ml": 3.0,
-      "lesion_threshold": 0.3,
+      "lesion_threshold": 0.5,
     }
   )
   if variant == "test":

@@ -207,7 +207,7 @@ def test_rejected_and_unsure_vertebrae_are_told(oracle, make_ct, monkeypatch):
 
   monkeypatch.setattr(type(oracle), "_chain", doubtful)
   # Even neighbours that reach far must not paint what was rejected.
-  monkeypatch.setattr("vf_jax.infer.predictor._EXTEND_MM", 12.0)
+  monkeypatch.setattr("vf_jax.infer.native._EXTEND_MM", 12.0)
   volume, truth = make_ct()
   result = oracle(volume, "case")
   assert [v.level for v in result.vertebrae] == ["T12", "L2", "L3", "L4"]

@@ -12,7 +12,7 @@ import signal
 
 import numpy as np
 import pytest
-from conftest import Process, records
+from processes import Process, records
 
 from vf_jax.config import from_dict
 from vf_jax.data.pipeline import make_batches

@@ -186,9 +186,12 @@ def export(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
   shutil.rmtree(temporary, ignore_errors=True)
   temporary.mkdir(parents=True)
   ocp.save(temporary / _WEIGHTS, params)
-  (temporary / _CONFIG).write_text(
-    json.dumps(config.to_dict(), indent=1) + "\n", "utf-8"
-  )
+  marker = temporary / _WEIGHTS / "commit_success.txt"
+  if marker.exists():  # Orbax writes the absolute path into it
+    marker.write_text("complete\n", "utf-8")
+  values = config.to_dict()
+  values["data"]["store"] = ""  # a path of this machine, of no use elsewhere
+  (temporary / _CONFIG).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
   digest = _digest(params)
   (temporary / _DIGEST).write_text(digest + "\n", "utf-8")
   shutil.rmtree(target, ignore_errors=True)
