@@ -41,6 +41,7 @@ from jaxtyping import Float64
 
 from vf_jax.errors import InputError, warn_input
 from vf_jax.io.atomic import write_text
+from vf_jax.io.text import read_text
 from vf_jax.labels import BY_CODE, SCHEMES, Level, level
 from vf_jax.volume import Grid, Reorientation
 
@@ -180,21 +181,7 @@ def write_centroids(
 
 def _load(path: str | os.PathLike[str]) -> list[Any]:
   fix = "give a VerSe centroid file (*_ctd.json)."
-  try:
-    with open(path, "rb") as file:
-      data = file.read(_MAX_BYTES + 1)
-  except OSError as error:
-    raise InputError(path, f"cannot be read: {error.strerror}.") from error
-  if len(data) > _MAX_BYTES:
-    raise InputError(path, "is over 1 MiB; no centroid file is.", fix)
-  try:
-    text = data.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    fault = f"is not UTF-8 text (byte {error.start})."
-    raise InputError(path, fault, "save it as UTF-8.") from error
-  if text.startswith("version https://git-lfs"):
-    fault = "is a git-LFS pointer, not the file itself."
-    raise InputError(path, fault, "run `git lfs pull`.")
+  text = read_text(path, "centroid file", _MAX_BYTES, fix)
   try:
     items = json.loads(text)
   except (ValueError, RecursionError) as error:

@@ -20,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from vf_jax.errors import InputError, warn_input
 from vf_jax.io.atomic import write_text
+from vf_jax.io.text import read_text
 from vf_jax.labels import level
 
 Triple = tuple[float, float, float]
@@ -98,7 +99,9 @@ def read_blds(
   Raises:
     InputError: if it is no such table or a row is malformed; names the line.
   """
-  lines = _read_text(path, "save the table as UTF-8 csv.").splitlines()
+  lines = read_text(
+    path, "lesion file", _MAX_BYTES, "save the table as UTF-8 csv."
+  ).splitlines()
   wanted = ("image_path", "class", *_COLUMNS)
   reader = csv.DictReader(lines, strict=True)
   try:
@@ -175,7 +178,7 @@ def read_lesions(path: str | os.PathLike[str]) -> tuple[LesionRecord, ...]:
   """
   fix = "give a <case>_lesions.json that vf-jax has written."
   try:
-    content = json.loads(_read_text(path, fix))
+    content = json.loads(read_text(path, "lesion file", _MAX_BYTES, fix))
   except (ValueError, RecursionError) as error:
     raise InputError(path, f"is not JSON: {error}.", fix) from error
   if not isinstance(content, dict) or not isinstance(
@@ -190,21 +193,6 @@ def read_lesions(path: str | os.PathLike[str]) -> tuple[LesionRecord, ...]:
     _parse_lesion(path, f"lesion {number}", row)
     for number, row in enumerate(content["lesions"])
   )
-
-
-def _read_text(path: str | os.PathLike[str], fix: str) -> str:
-  try:
-    with open(path, "rb") as file:
-      data = file.read(_MAX_BYTES + 1)
-  except OSError as error:
-    raise InputError(path, f"cannot be read: {error.strerror}.") from error
-  if len(data) > _MAX_BYTES:
-    raise InputError(path, "is over 64 MiB; no lesion file is.", fix)
-  try:
-    return data.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    fault = f"is not UTF-8 text (byte {error.start})."
-    raise InputError(path, fault, fix) from error
 
 
 def _parse_row(
