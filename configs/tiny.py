@@ -7,7 +7,9 @@ three real vertebra masks with synthetic intensities).
 
     vf-jax train --config configs/tiny.py --workdir DIR
 
-Variants: `tiny:test` is a two-minute run for the test suite.
+Variants: `tiny:own` for a store of your own, whose domains share equally (give
+its path by --config.data.store=STORE); `tiny:test` is a two-minute run for the
+test suite.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ _STORE = pathlib.Path(__file__).parent.parent / "tests" / "data" / "store"
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """Returns the configuration; `variant` is '' or 'test'."""
-  if variant not in ("", "test"):
-    raise ValueError(f"configs/tiny.py has no variant '{variant}': use 'test'")
+  """Returns the configuration; `variant` is '', 'own' or 'test'."""
+  if variant not in ("", "own", "test"):
+    raise ValueError(
+      f"configs/tiny.py has no variant '{variant}': use 'own' or 'test'"
+    )
   config = ConfigDict()
   config.name = "tiny"
   config.model = ConfigDict(
@@ -100,6 +104,9 @@ def get_config(variant: str = "") -> ConfigDict:
       "lesion_threshold": 0.5,
     }
   )
+  if variant == "own":
+    config.data.store = ""
+    config.data.weights = ()
   if variant == "test":
     config.model.crop = (32, 32, 32)
     config.model.channels = 16

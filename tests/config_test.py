@@ -8,7 +8,7 @@ from vf_jax.config import Config, from_config_dict, from_dict
 from vf_jax.errors import ConfigError
 
 
-@pytest.mark.parametrize("variant", ["", "test"])
+@pytest.mark.parametrize("variant", ["", "own", "test"])
 def test_tiny_converts_and_round_trips_through_json(tiny, variant):
   config = from_config_dict(tiny(variant))
   assert isinstance(config, Config)
