@@ -571,3 +571,14 @@ def test_one_odd_voxel_is_not_constant():
   voxels = np.zeros((300, 300, 100), np.int16)
   voxels[1, 1, 1] = 1
   assert verdict(voxels).verdict == "not_hu"
+
+
+@pytest.mark.parametrize("bone", [700, 900, 1100])
+def test_a_phantom_without_noise_is_hounsfield(bone):
+  voxels = np.full((40, 40, 40), -1000, np.int16)
+  voxels[5:35, 5:35, 5:35] = 40
+  voxels[18:22, 18:22, 8:32] = 300
+  voxels[18:22, 18:22, 15:18] = bone
+  assert verdict(voxels).verdict == "ok"
+  moved = verdict(voxels + np.int16(1024))
+  assert (moved.verdict, moved.offset) == ("offset", -1024)

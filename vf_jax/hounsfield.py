@@ -42,6 +42,11 @@ class HounsfieldCheck:
   message: str
   offset: float = 0.0
 
+  @property
+  def refused(self) -> bool:
+    """Whether nothing can be computed from such values."""
+    return self.verdict in ("constant", "windowed", "not_hu", "offset")
+
 
 def judge_hounsfield(
   voxels: Shaped[np.ndarray, "x y z"],
@@ -130,8 +135,14 @@ def _judge_histogram(counts: np.ndarray, padding: list[int]) -> HounsfieldCheck:
   bare = counts.copy()
   bare[np.array(padding, np.int64) - _LOW] = 0
   verdict = _judge_shares(bare)
-  # Noise-free phantoms are made of a few values that look like padding.
-  if verdict.verdict == "not_hu" and padding:
+  # Noise-free phantoms are made of a few values that look like padding. They
+  # are known by their air and soft tissue, each at one value of its own.
+  phantom = min(padding, default=0) <= -900 and any(
+    25 < value < 100 for value in padding
+  )
+  if padding and (
+    verdict.verdict == "not_hu" or (verdict.verdict == "offset" and phantom)
+  ):
     with_padding = _judge_shares(counts)
     if with_padding.verdict != "not_hu":
       return with_padding

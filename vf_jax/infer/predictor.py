@@ -45,7 +45,6 @@ from vf_jax.volume import (
   to_network,
 )
 
-_REFUSED = ("constant", "windowed", "not_hu", "offset")
 _UNSURE = 0.5
 
 
@@ -104,7 +103,7 @@ class Predictor:
     """
     began = time.monotonic()
     check = check_hounsfield(volume)
-    if check.verdict in _REFUSED:
+    if check.refused:
       raise InputError(case, check.message)
     notes = list(volume.warnings)
     if check.verdict != "ok":

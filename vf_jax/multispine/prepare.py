@@ -30,7 +30,14 @@ from vf_jax.multispine.store import (
   Record,
   write_case,
 )
-from vf_jax.volume import Grid, Volume, network_grid, resample, to_network
+from vf_jax.volume import (
+  Grid,
+  Volume,
+  check_hounsfield,
+  network_grid,
+  resample,
+  to_network,
+)
 
 _KEYS = {
   "case", "domain", "subject", "ct", "mask", "scheme", "centroids", "lesions",
@@ -105,6 +112,8 @@ def prepare_case(
     return file
 
   volume = nifti.read(locate("ct")) if entry.get("ct") else None
+  if volume is not None and (check := check_hounsfield(volume)).refused:
+    raise InputError(root / entry["ct"], check.message)
   mask = nifti.read_labels(locate("mask")) if entry.get("mask") else None
   if volume is None and mask is None:
     raise InputError(name, "has neither ct nor mask.", "name at least one.")
