@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import vf_jax
+from vf_jax.io.atomic import write_text
 
 _PACKAGES = (
   "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy",
@@ -55,9 +56,7 @@ class JsonlWriter:
           kept.append(line)
       except (ValueError, KeyError):  # a line cut by the kill
         continue
-    temporary = self.path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-    os.replace(temporary, self.path)
+    write_text(self.path, "".join(f"{line}\n" for line in kept))
 
 
 def run_facts() -> dict[str, Any]:

@@ -96,7 +96,7 @@ _ARRAYS = {
 }
 _DAMAGE = (
   OSError, EOFError, KeyError, ValueError, TypeError, AttributeError,
-  NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+  RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 """What the readers of zip, JSON and NumPy raise on broken bytes."""
 

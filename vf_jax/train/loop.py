@@ -23,6 +23,7 @@ from absl import logging
 from vf_jax.config import Config
 from vf_jax.data.pipeline import domain_names, make_batches
 from vf_jax.errors import ConfigError, NonFiniteLossError
+from vf_jax.io.atomic import write_text
 from vf_jax.losses import Batch
 from vf_jax.multispine.store import Store
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
@@ -122,9 +123,7 @@ def _write_facts(folder: pathlib.Path, config: Config, store: Store) -> None:
     r.case: {"domain": r.domain, "licence": r.licence, "mask": r.mask_kind}
     for r in store.records
   }
-  temporary = folder / "run.json.tmp"
-  temporary.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
-  os.replace(temporary, folder / "run.json")
+  write_text(folder / "run.json", json.dumps(facts, indent=1) + "\n")
 
 
 def _run(
