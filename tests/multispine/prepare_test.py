@@ -381,3 +381,12 @@ def test_a_broken_manifest_is_refused(tmp_path, text, match):
     prepare(path, tmp_path / "store", SPACING)
   assert caught.value.fix
   assert not (tmp_path / "store").exists()
+
+
+def test_a_ct_that_is_not_in_hounsfield_units_is_refused(scan):
+  entry, folder = scan
+  image = nib.load(folder / entry["ct"])
+  lost = np.asarray(image.dataobj) + np.int16(1024)
+  nib.save(nib.Nifti1Image(lost, image.affine), folder / entry["ct"])
+  with pytest.raises(InputError, match="rescale intercept"):
+    prepare_case(entry, folder, SPACING)
