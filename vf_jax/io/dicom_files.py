@@ -1,0 +1,163 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The files of a DICOM series: in a folder, in a zip archive, or one alone."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import io
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import cast
+
+from vf_jax.errors import InputError
+from vf_jax.io.stream import open_bytes
+
+_MAX_FILES = 50_000
+# No deflate stream can expand further than this (zlib's technical notes).
+_DEFLATE_LIMIT = 1032
+_FEWER = "give the folder of one examination."
+
+
+class Files(abc.ABC):
+  """Where the files come from.
+
+  Attributes:
+    names: path of each file, for messages.
+  """
+
+  names: tuple[str, ...]
+
+  @abc.abstractmethod
+  def open(self, number: int, whole: bool = False) -> io.BufferedIOBase:
+    """Opens a file by its place in `names`.
+
+    Args:
+      number: which file.
+      whole: whether it will be read to its end, back and forth.
+
+    Returns:
+      A seekable binary file.
+
+    Raises:
+      InputError: if it cannot be opened.
+    """
+
+
+class _Folder(Files):
+  """All files below a folder, or a single file."""
+
+  def __init__(self, paths: list[str]):
+    self.names = tuple(paths)
+
+  def open(self, number: int, whole: bool = False) -> io.BufferedIOBase:
+    return cast(io.BufferedIOBase, open_bytes(self.names[number]))
+
+
+class _Archive(Files):
+  """Files of a zip archive, read in memory and never written to disk."""
+
+  def __init__(self, archive: zipfile.ZipFile, path: str, max_bytes: int):
+    self._archive, self._max_bytes = archive, max_bytes
+    self._infos = [info for info in archive.infolist() if not info.is_dir()]
+    self.names = tuple(f"{path}/{info.filename}" for info in self._infos)
+    if len(self._infos) > _MAX_FILES:
+      raise InputError(path, f"holds {len(self._infos):,} files.", _FEWER)
+    for info in self._infos:
+      parts = re.split(r"[/\\]", info.filename)
+      if ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:", parts[0]):
+        raise InputError(
+          path,
+          f"holds {info.filename[:80]!r}, a path out of the archive.",
+          "it may be an attack; pack the series anew.",
+        )
+      if info.flag_bits & 1:
+        fault = f"holds {info.filename[:80]!r}, which is encrypted."
+        raise InputError(path, fault, "unpack it with its password first.")
+      if info.file_size > info.compress_size * _DEFLATE_LIMIT + 64:
+        fault = f"declares {info.file_size:,} bytes in {info.filename[:80]!r}"
+        fault += f", packed in {info.compress_size:,}: impossible."
+        raise InputError(path, fault, "the archive is damaged; pack it anew.")
+    total = sum(info.file_size for info in self._infos)
+    if total > max_bytes:
+      raise InputError(
+        path,
+        f"holds {total:,} bytes unpacked; the limit is {max_bytes:,}.",
+        "pack one series, or raise max_bytes if the memory is there.",
+      )
+
+  def open(self, number: int, whole: bool = False) -> io.BufferedIOBase:
+    info, name = self._infos[number], self.names[number]
+    try:
+      # zipfile gives no more bytes than the archive declares, checked above.
+      if not whole:
+        return io.BufferedReader(self._archive.open(info))  # type: ignore
+      return io.BytesIO(self._archive.read(info))
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+      raise InputError(
+        name, f"is damaged: {error}.", "pack it anew."
+      ) from error
+    except NotImplementedError as error:
+      fault = f"is packed in a way that Python does not know: {error}."
+      raise InputError(name, fault, "pack it anew, as plain zip.") from error
+    except Exception as error:  # zlib.error is an Exception of its own kind.
+      raise InputError(
+        name, f"is damaged: {error}.", "pack it anew."
+      ) from error
+
+
+@contextlib.contextmanager
+def open_files(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Files]:
+  """Finds the files of a folder, a zip archive or a single file.
+
+  Args:
+    path: any of the three; a folder is searched with its subfolders, links
+      to folders excepted.
+    max_bytes: largest unpacked size of an archive.
+
+  Yields:
+    The files, in the order of their names.
+
+  Raises:
+    InputError: if there is nothing to read or an archive is not to be
+      trusted: paths that lead out of it, encryption, impossible or excessive
+      sizes.
+  """
+  name = os.fspath(path)
+  if os.path.isdir(name):
+    yield _Folder(_walk(name))
+    return
+  with open_bytes(name) as file:
+    if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
+      yield _Folder([name])
+      return
+    try:
+      archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+      fault = f"is a damaged zip archive ({error})."
+      raise InputError(name, fault, "copy or download it again.") from error
+    with archive:
+      yield _Archive(archive, name, max_bytes)
+
+
+def _walk(folder: str) -> list[str]:
+  """Every file below a folder, sorted; hidden ones are no part of a series."""
+  found: list[str] = []
+  for root, folders, names in os.walk(folder, onerror=_refuse):
+    folders[:] = sorted(name for name in folders if not name.startswith("."))
+    found += [
+      os.path.join(root, name)
+      for name in sorted(names)
+      if not name.startswith(".")
+    ]
+    if len(found) > _MAX_FILES:
+      raise InputError(folder, f"holds over {_MAX_FILES:,} files.", _FEWER)
+  return found
+
+
+def _refuse(error: OSError) -> None:
+  raise InputError(
+    error.filename, f"cannot be read: {error.strerror}."
+  ) from error
