@@ -55,6 +55,11 @@ def test_imports_point_down(path):
     ("grain.experimental", "data/pipeline.py"),
     ("jax.shard_map", "parallel"),
     ("nibabel", "io"),
+    ("pydicom", "io/dicom"),
+    ("tensorstore", "multispine/store.py"),
+    ("dask", "multispine/engine.py"),
+    ("distributed", "multispine/engine.py"),
+    ("yaml", "multispine/sources"),
   ],
 )
 def test_sharp_tools_have_one_owner(tool, owner):

@@ -18,7 +18,6 @@ Task = Literal["masks", "levels", "cut_vertebrae", "lesions"]
 MaskKind = Literal["expert", "network", "synthetic", "none"]
 CentreKind = Literal["body", "mask"]
 CentroidFormat = Literal["voxel", "iso", "iso19", "lml"]
-LesionFormat = Literal["blds", "boxes"]
 Split = Literal["train", "validation", "test", "test_public", "test_private"]
 TASKS: tuple[str, ...] = get_args(Task)
 
@@ -68,17 +67,15 @@ class CentroidFile:
 
 @dataclasses.dataclass(frozen=True)
 class LesionFile:
-  """A table of lesion boxes.
+  """A table of lesion boxes in the format of BLDS, see `io.lesions`.
 
   Attributes:
     path: the file.
     key: how the table names this case's image.
-    format: 'blds' (LPS mm, see `io.lesions`).
   """
 
   path: pathlib.Path
   key: str
-  format: LesionFormat = "blds"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +91,8 @@ class Case:
     licence: of image and annotation.
     image: NIfTI or MetaImage file or DICOM folder; None for a mask alone.
     mask: vertebra masks.
+    subregions: TPTBox mask of the parts of vertebrae (50 = body), from which
+      body centres are derived if there are no centroids.
     centroids: one point a vertebra.
     lesions: boxes.
     annotates: what absence means something in; 'cut_vertebrae': vertebrae cut
@@ -121,6 +120,7 @@ class Case:
   licence: str
   image: pathlib.Path | None = None
   mask: MaskFile | MaskFiles | None = None
+  subregions: pathlib.Path | None = None
   centroids: CentroidFile | None = None
   lesions: LesionFile | None = None
   annotates: frozenset[str] = frozenset()
@@ -167,5 +167,5 @@ class Case:
     elif self.mask is not None:
       masks = tuple(self.mask.paths.values())
     tables = (t.path for t in (self.centroids, self.lesions) if t is not None)
-    image = () if self.image is None else (self.image,)
-    return (*image, *masks, *tables)
+    others = (self.image, self.subregions)
+    return (*(p for p in others if p is not None), *masks, *tables)

@@ -1,0 +1,104 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Jobs run once each, whatever happens to their workers."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from vf_jax.errors import ConfigError
+from vf_jax.multispine.engine import ATTEMPTS, WorkerDiedError, run_jobs
+
+
+def _double(value):
+  if value == 13:
+    raise ValueError("thirteen")
+  return 2 * value
+
+
+def _die_once(marker):
+  if marker and not os.path.exists(marker):
+    pathlib.Path(marker).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+  return "done"
+
+
+def _die(name):
+  if name == "bad":
+    os.kill(os.getpid(), signal.SIGKILL)
+  return name
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_and_exceptions_come_back_by_name(workers):
+  jobs = {"a": 1, "b": 13, "c": 3}
+  results = dict(run_jobs(_double, jobs, workers=workers))
+  assert results["a"] == 2
+  assert results["c"] == 6
+  assert isinstance(results["b"], ValueError)
+
+
+def test_a_killed_worker_costs_no_job(tmp_path):
+  jobs = {"a": str(tmp_path / "dead"), "b": "", "c": ""}
+  results = dict(run_jobs(_die_once, jobs, workers=2))
+  assert results == dict.fromkeys("abc", "done")
+  assert (tmp_path / "dead").exists()
+
+
+def test_a_job_that_kills_its_workers_is_given_up_and_named():
+  jobs = {"good": "good", "bad": "bad", "late": "late"}
+  results = dict(run_jobs(_die, jobs, workers=2))
+  assert results["good"] == "good"
+  assert results["late"] == "late"
+  assert isinstance(results["bad"], WorkerDiedError)
+  assert ATTEMPTS > 1
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+  script = tmp_path / "run.py"
+  script.write_text(
+    textwrap.dedent(f"""
+    import os, pathlib, sys, time
+    from vf_jax.multispine.engine import run_jobs
+
+    def work(name):
+      pathlib.Path({str(tmp_path)!r}, name).write_text(str(os.getpid()))
+      time.sleep(60)
+
+    if __name__ == "__main__":
+      list(run_jobs(work, {{"pid": "pid"}}, workers=1))
+    """)
+  )
+  run = subprocess.Popen([sys.executable, str(script)])
+  pid = _wait_for(tmp_path / "pid", run)
+  run.kill()
+  run.wait()
+  deadline = time.monotonic() + 20
+  while time.monotonic() < deadline and os.path.exists(f"/proc/{pid}"):
+    if "Z" in pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2]:
+      break
+    time.sleep(0.05)
+  else:
+    assert not os.path.exists(f"/proc/{pid}"), "the worker outlived its parent"
+
+
+def _wait_for(path, run):
+  deadline = time.monotonic() + 60
+  while time.monotonic() < deadline and run.poll() is None:
+    if path.exists() and path.read_text():
+      return int(path.read_text())
+    time.sleep(0.05)
+  raise AssertionError("the worker did not start")
+
+
+def test_without_dask_one_sentence_says_what_to_install(monkeypatch):
+  monkeypatch.setitem(sys.modules, "dask", None)
+  with pytest.raises(ConfigError, match=r"vf-jax\[cluster\]"):
+    dict(run_jobs(_double, {"a": 1}, scheduler="tcp://nowhere:1"))

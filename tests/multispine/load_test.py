@@ -1,0 +1,133 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Files of every format become one kind of case."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from vf_jax.errors import InputError
+from vf_jax.multispine.case import Case, MaskFile, MaskFiles
+from vf_jax.multispine.load import file_digests, load
+from vf_jax.volume import Volume, reorient
+
+AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
+
+
+def save(path, voxels):
+  path.parent.mkdir(exist_ok=True)
+  image = nib.Nifti1Image(voxels, AFFINE)
+  image.header.set_xyzt_units("mm")
+  nib.save(image, path)
+  return path
+
+
+def case_of(**fields):
+  return Case(
+    name="a", source="cohort", domain="d", subject="a", series="",
+    licence="none", **fields,
+  )  # fmt: skip
+
+
+@pytest.fixture
+def parts(tmp_path):
+  upper, lower = np.zeros((2, 9, 8, 7), np.uint8)
+  upper[2:5, 2:5, 4:6], lower[2:5, 2:5, 1:4] = 1, 1
+  empty = np.zeros((9, 8, 7), np.uint8)
+  return {
+    "L1": save(tmp_path / "seg" / "L1.nii.gz", upper),
+    "L2": save(tmp_path / "seg" / "L2.nii.gz", lower),
+    "C3": save(tmp_path / "seg" / "C3.nii.gz", empty),
+  }
+
+
+def test_one_file_a_vertebra_becomes_one_mask(parts):
+  labels = load(case_of(mask=MaskFiles(parts))).labels
+  assert np.unique(labels.voxels).tolist() == [0, 20, 21]
+  assert (labels.voxels == 20).sum() == 18
+  assert labels.voxels[3, 3, 2] == 21
+
+
+def test_masks_that_overlap_or_hold_more_than_one_value_are_refused(parts):
+  both = np.zeros((9, 8, 7), np.uint8)
+  both[2:5, 2:5, 3:6] = 1
+  save(parts["L1"], both)
+  with pytest.raises(InputError, match=r"L2\.nii\.gz: 9 of its 27 voxels"):
+    load(case_of(mask=MaskFiles(parts)))
+  save(parts["L1"], 2 * both)
+  with pytest.raises(InputError, match="no binary mask"):
+    load(case_of(mask=MaskFiles(parts)))
+
+
+def test_masks_on_different_grids_are_refused(parts):
+  save(parts["L1"], np.zeros((9, 8, 6), np.uint8))
+  with pytest.raises(InputError, match="another grid"):
+    load(case_of(mask=MaskFiles(parts)))
+
+
+def test_what_readers_mend_is_kept_in_words(tmp_path):
+  path = tmp_path / "ct.nii"
+  image = nib.Nifti1Image(
+    np.random.default_rng(0).normal(0, 99, (9, 8, 7)).astype(np.float32), AFFINE
+  )
+  image.get_fdata()
+  image.header.set_xyzt_units("mm")
+  image.set_qform(np.diag([1.0, 1.0, 3.0, 1.0]), 1)
+  image.set_sform(AFFINE, 1)
+  nib.save(image, path)
+  loaded = load(case_of(image=path))
+  assert len(loaded.warnings) == len(set(loaded.warnings)) >= 1
+  assert loaded.labels is None
+  assert loaded.centre_kind == "none"
+
+
+def test_digests_name_every_file_and_follow_its_bytes(parts, tmp_path):
+  case = case_of(mask=MaskFiles(parts))
+  before = file_digests(case)
+  assert set(before) == {"L1.nii.gz", "L2.nii.gz", "C3.nii.gz"}
+  parts["L1"].write_bytes(parts["L1"].read_bytes() + b"x")
+  after = file_digests(case)
+  assert {n for n in before if before[n] != after[n]} == {"L1.nii.gz"}
+  with pytest.raises(InputError, match=r"gone\.nii cannot|gone\.nii: cannot"):
+    file_digests(case_of(mask=MaskFile(tmp_path / "gone.nii")))
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+  voxels = np.zeros((9, 8, 7), np.int16)
+  image = save(tmp_path / "images" / "a.nii.gz", voxels)
+  mask = save(tmp_path / "labels" / "a.nii.gz", voxels.astype(np.uint8))
+  digests = file_digests(case_of(image=image, mask=MaskFile(mask)))
+  assert set(digests) == {"images/a.nii.gz", "labels/a.nii.gz"}
+
+
+def test_without_points_the_bodies_of_a_subregion_mask_give_centres(tmp_path):
+  codes, parts = np.zeros((2, 9, 8, 7), np.uint8)
+  codes[2:5, 2:7, 4:6], codes[2:5, 2:7, 1:4] = 20, 21
+  parts[2:5, 2:4, 1:6], parts[2:5, 4:7, 1:6] = 41, 50
+  case = case_of(
+    mask=MaskFile(save(tmp_path / "vert.nii.gz", codes)),
+    subregions=save(tmp_path / "parts.nii.gz", parts),
+  )
+  loaded = load(case)
+  assert loaded.centre_kind == "subregions"
+  assert loaded.centres == {20: (3.0, 5.0, 9.0), 21: (3.0, 5.0, 4.0)}
+  save(tmp_path / "parts.nii.gz", parts[1:])
+  with pytest.raises(InputError, match="another grid"):
+    load(case)
+
+
+def test_a_mask_stored_with_other_axes_is_turned_onto_its_image(tmp_path):
+  codes = np.zeros((9, 8, 7), np.uint8)
+  codes[2:5, 2:7, 4:6] = 20
+  mask = Volume(codes, AFFINE)
+  turned = reorient(mask, "PIR")
+  other = nib.Nifti1Image(np.ascontiguousarray(turned.voxels), turned.affine)
+  other.header.set_xyzt_units("mm")
+  nib.save(other, tmp_path / "mask.nii.gz")
+  image = save(tmp_path / "ct.nii.gz", np.full((9, 8, 7), 40, np.int16))
+  loaded = load(case_of(image=image, mask=MaskFile(tmp_path / "mask.nii.gz")))
+  np.testing.assert_array_equal(loaded.labels.voxels, codes)
+  assert loaded.labels.grid.same_as(loaded.image.grid)
+  assert loaded.stored_mask.grid.same_as(loaded.image.grid)
+  assert any("turned to lie on it" in note for note in loaded.warnings)

@@ -1,0 +1,182 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Runs independent jobs: on the cores of this machine, or on a Dask cluster.
+
+A job whose worker dies (killed, out of memory) is given to another one; it is
+given up after `ATTEMPTS` deaths, and the others go on.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import concurrent.futures.process
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from vf_jax.errors import ConfigError
+
+ATTEMPTS = 3
+CONNECT_SECONDS = 20  # a scheduler has to answer within
+_RECYCLE = 32  # jobs of a worker before a fresh one takes its place
+_MEMORY_PER_WORKER = 3 << 30  # bytes, a 512x512x600 CT with its mask
+
+Result = TypeVar("Result")
+
+
+class WorkerDiedError(Exception):
+  """The worker of a job died `ATTEMPTS` times."""
+
+
+def default_workers() -> int:
+  """As many workers as cores that this process may use and memory feeds."""
+  cores = len(os.sched_getaffinity(0))
+  pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  return max(1, min(cores, pages // _MEMORY_PER_WORKER))
+
+
+def run_jobs(
+  work: Callable[[Any], Result],
+  jobs: Mapping[str, Any],
+  *,
+  workers: int | None = None,
+  scheduler: str | None = None,
+) -> Iterator[tuple[str, Result | BaseException]]:
+  """Runs every job once, in whatever order they end.
+
+  Args:
+    work: what to do; a module-level function.
+    jobs: name -> argument of `work`; both are pickled.
+    workers: processes; 0 runs in this process, None asks `default_workers`.
+    scheduler: address of a Dask scheduler whose workers do it instead; they
+      need vf_jax and the same paths.
+
+  Yields:
+    Name and result; the exception instead of a result if `work` raised it,
+    `WorkerDiedError` if its worker kept dying.
+
+  Raises:
+    ConfigError: if the scheduler cannot be used.
+  """
+  if scheduler is not None:
+    yield from _on_cluster(work, jobs, scheduler)
+  elif workers == 0:
+    for name, job in jobs.items():
+      yield name, _caught(work, job)
+  else:
+    yield from _on_cores(work, jobs, workers or default_workers())
+
+
+def _caught(work, job):
+  try:
+    return work(job)
+  except Exception as error:
+    return error
+
+
+def _on_cores(work, jobs, workers):
+  waiting = dict(jobs)
+  deaths = dict.fromkeys(jobs, 0)
+  while waiting:
+    # NOTE: one at a time after a death: it shows whose job it was.
+    alone = any(deaths[name] for name in waiting)
+    batch = list(waiting)[:1] if alone else list(waiting)
+    try:
+      for name, result in _in_pool(
+        work, {n: waiting[n] for n in batch}, workers
+      ):
+        del waiting[name]
+        yield name, result
+    except concurrent.futures.process.BrokenProcessPool:
+      for name in batch:
+        if name in waiting:
+          deaths[name] += 1
+          if deaths[name] >= ATTEMPTS:
+            del waiting[name]
+            yield name, WorkerDiedError("its worker was killed")
+
+
+def _in_pool(work, jobs, workers):
+  # spawn: JAX and TensorStore have threads, which fork does not carry over.
+  pool = concurrent.futures.ProcessPoolExecutor(
+    min(workers, len(jobs)),
+    mp_context=multiprocessing.get_context("spawn"),
+    initializer=_die_with_parent,
+    max_tasks_per_child=_RECYCLE,
+  )
+  try:
+    futures = {pool.submit(_caught, work, job): n for n, job in jobs.items()}
+    for future in concurrent.futures.as_completed(futures):
+      yield futures[future], future.result()
+  finally:
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _die_with_parent() -> None:
+  """Ends this worker when its parent is killed; nobody would wait for it."""
+  parent = multiprocessing.parent_process()
+  if parent is None:
+    return
+
+  def watch() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+def _on_cluster(work, jobs, scheduler):
+  try:
+    from dask import distributed
+  except ImportError as error:
+    raise ConfigError(
+      "--scheduler needs Dask. Fix: pip install 'vf-jax[cluster]'."
+    ) from error
+  try:
+    client = distributed.Client(
+      scheduler, timeout=CONNECT_SECONDS, set_as_default=False
+    )
+  except (OSError, ValueError) as error:
+    raise ConfigError(
+      f"no Dask scheduler answers at {scheduler} ({error}). Fix: start "
+      "`dask scheduler` and give its address, tcp://HOST:8786."
+    ) from error
+  with client:
+    futures = {
+      client.submit(_caught, work, job, key=f"vf-{n}", pure=False): n
+      for n, job in jobs.items()
+    }
+    for future in distributed.as_completed(futures, loop=client.loop):
+      name = futures[future]
+      fault = future.exception()
+      if isinstance(fault, distributed.KilledWorker):
+        yield name, WorkerDiedError("its workers were killed")
+      else:
+        yield name, fault if fault is not None else future.result()
+      future.release()
+
+
+def show_progress(done: int, names: Sequence[str], began: float) -> None:
+  """Writes one line of progress to stderr.
+
+  Args:
+    done: finished jobs.
+    names: all jobs; the last finished one is not named, order means nothing.
+    began: `time.monotonic()` at the start.
+  """
+  total = len(names)
+  rest = (time.monotonic() - began) / max(done, 1) * (total - done)
+  width = 24
+  bar = "#" * round(width * done / max(total, 1))
+  line = (
+    f"[{bar:<{width}}] {done}/{total} cases  ETA "
+    f"{int(rest // 3600)}:{int(rest // 60) % 60:02d}:{int(rest) % 60:02d}"
+  )
+  if sys.stderr.isatty():
+    end = "\n" if done == total else ""
+    print(f"\r{line}", end=end, file=sys.stderr, flush=True)
+  elif done == total or done % max(1, total // 20) == 0:
+    print(line, file=sys.stderr, flush=True)
