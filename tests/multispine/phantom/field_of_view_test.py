@@ -1,0 +1,76 @@
+"""Fields of view lie in the patient and hold the spine."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from vf_jax.errors import InputError
+from vf_jax.labels import BY_NAME
+from vf_jax.multispine.phantom.domains import draw_protocol
+from vf_jax.multispine.phantom.field_of_view import extent, is_inside, place
+from vf_jax.volume import Grid
+
+
+@pytest.fixture(scope="module")
+def patient(stub_anatomy):
+  return stub_anatomy("T8", "L5", 4.0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("domain", ["verse", "spineweb2", "cohort", "colonog"])
+def test_a_scan_holds_its_levels_and_nothing_beyond_the_patient(
+  domain, seed, patient
+):
+  rng = np.random.default_rng(seed)
+  protocol = dataclasses.replace(draw_protocol(domain, rng), span=("T11", "L3"))
+  grid = place(patient, protocol, rng)
+  inner = ["T12", "L1", "L2"]
+  points = [patient.centres[BY_NAME[name].code] for name in inner]
+  assert all(is_inside(grid, point) for point in points)
+  # Along the middle line of the array, the patient goes on past both ends.
+  line = np.array([[(n - 1) / 2 for n in grid.shape]] * 2)
+  line[:, 2] = (0, grid.shape[2] - 1)
+  heights = grid.to_world(line)[:, 2]
+  bottom = patient.grid.affine[2, 3]
+  top = bottom + 4.0 * (patient.grid.shape[2] - 1)
+  assert heights.min() >= bottom - 4.0
+  assert heights.max() <= top + 4.0
+
+
+def test_scans_of_all_spans_cut_vertebrae_now_and_then(patient):
+  ends = []
+  for seed in range(30):
+    rng = np.random.default_rng(seed)
+    protocol = dataclasses.replace(
+      draw_protocol("colonog", rng), span=("T11", "L3")
+    )
+    grid = place(patient, protocol, rng)
+    top = grid.to_world(np.array([[0, 0, grid.shape[2] - 1]]))[0, 2]
+    ends.append(top - patient.centres[BY_NAME["T11"].code][2])
+  inside_a_body = np.mean([-12 < end < 12 or end > 18 for end in ends])
+  assert 0.3 < inside_a_body < 1.0
+  assert np.ptp(ends) > 20
+
+
+def test_a_patient_without_the_levels_is_refused(patient):
+  protocol = draw_protocol("hnscc", np.random.default_rng(0))
+  with pytest.raises(InputError, match="none of the levels C"):
+    place(patient, protocol, np.random.default_rng(0))
+
+
+def test_extent_of_the_body(patient):
+  (left, right), (back, front) = extent(patient)
+  # The stub's ellipse has half axes of 145 and 100 mm.
+  assert left == pytest.approx(-145, abs=9)
+  assert right == pytest.approx(145, abs=9)
+  assert back == pytest.approx(-100, abs=9)
+  assert front == pytest.approx(100, abs=9)
+
+
+def test_is_inside_counts_half_a_voxel():
+  grid = Grid((4, 4, 4), np.eye(4))
+  assert is_inside(grid, (3.4, -0.4, 0.0))
+  assert not is_inside(grid, (3.6, 0.0, 0.0))
