@@ -55,13 +55,31 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data = ConfigDict(
     {
       "store": str(_STORE),
+      "split": "",
+      "part": "train",
       "batch": 2,
       "weights": (("lidc", 4.0), ("verse", 6.0), ("blds", 2.0)),
-      "foreground": 0.8,
+      "foreground": 0.3,
+      "levels": 0.3,
+      "lesions": 0.2,
       "synthesis": 0.3,
-      "rotate_deg": 8.0,
-      "scale": 0.12,
+      "workers": 0,
       "threads": 1,
+      "prefetch": 4,
+      "augment": {
+        "margin": 8,
+        "rotate_deg": 8.0,
+        "scale": 0.12,
+        "elastic_mm": 1.5,
+        "mirror": 0.5,
+        "gamma": 0.3,
+        "contrast": 0.5,
+        "shift": 0.5,
+        "blur": 0.5,
+        "slices": 0.25,
+        "low_resolution": 0.1,
+        "noise": 0.7,
+      },
     }
   )
   config.loss = ConfigDict(
@@ -109,6 +127,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.weights = ()
   if variant == "test":
     config.model.crop = (32, 32, 32)
+    config.data.augment.margin = 4
     config.model.channels = 16
     config.model.dim = 32
     config.model.depth = 2

@@ -19,7 +19,7 @@ from vf_jax import cli
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--config", "configs/tiny.py", "--workdir", "w")
-COMMANDS = ("predict", "demo", "prepare", "train", "export")
+COMMANDS = ("predict", "demo", "phantom", "prepare", "split", "train", "export")
 
 
 def start(*arguments, cwd=ROOT, python=(), **settings):
@@ -93,7 +93,9 @@ def test_every_command_has_help(command, capsys):
     (["predict", "x.nii", "--out", "o", "--index", "one"], "invalid int"),
     (["predict", "x.nii", "--out", "o", "--hu-offset", "a"], "--hu-offset"),
     (["predict", "x.nii", "--out", "o", "--hu-offset", "9999999"], "32768"),
-    (["prepare", "m.json"], "--out"),
+    (["prepare", "--out"], "--out"),
+    (["split", "s"], "--out"),
+    (["split", "s", "--out", "f", "--fractions", "1,2"], "three numbers"),
     (["export", "w"], "--out"),
   ],
 )
@@ -181,15 +183,16 @@ def test_damaged_weights_are_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize(
   ("text", "words"),
-  [(None, "No such file"), ("{", "not a readable JSON"), ("{}", "list")],
+  [(None, "No such file"), ("{", "YAML"), ("cases: []", "cases")],
 )
-def test_a_wrong_manifest_is_refused(text, words, tmp_path, capsys):
-  manifest = tmp_path / "m.json"
+def test_a_wrong_cohort_is_refused(text, words, tmp_path, capsys):
+  cohort = tmp_path / "c.yaml"
   if text is not None:
-    manifest.write_text(text)
-  assert cli.main(["prepare", str(manifest), "--out", str(tmp_path / "s")]) == 3
+    cohort.write_text(text)
+  arguments = [f"cohort={cohort}", "--out", str(tmp_path / "s")]
+  assert cli.main(["prepare", *arguments]) == 3
   said = capsys.readouterr().err
-  assert said.startswith(f"vf-jax: {manifest}")
+  assert said.startswith(f"vf-jax: {cohort}")
   assert words in said
   assert not (tmp_path / "s").exists()
 
@@ -198,7 +201,7 @@ def test_terminating_is_an_interruption(monkeypatch, tmp_path, capsys):
   """SIGTERM in the middle of the work: cleaned up, 130, and one sentence."""
   cleaned = []
 
-  def work(*arguments):
+  def work(*arguments, **options):
     try:
       os.kill(os.getpid(), signal.SIGTERM)
       time.sleep(10)
@@ -226,27 +229,24 @@ def make_scan(folder):
   affine[:3, 3] = (40, 30, -700)
   nibabel.save(nibabel.Nifti1Image(hu, affine), folder / "sä b_ct.nii.gz")
   nibabel.save(nibabel.Nifti1Image(mask, affine), folder / "sä b_msk.nii.gz")
-  manifest = [
-    {
-      "case": "a",
-      "domain": "boxes",
-      "ct": "sä b_ct.nii.gz",
-      "mask": "sä b_msk.nii.gz",
-      "annotates": ["masks", "levels"],
-      "licence": "none needed",
-    }
-  ]
-  (folder / "manifest.json").write_text(json.dumps(manifest))
+  (folder / "cohort.yaml").write_text(
+    "cases:\n"
+    "  - {case: a, domain: boxes, image: sä b_ct.nii.gz,\n"
+    "     mask: sä b_msk.nii.gz, annotates: [masks, levels, cut_vertebrae]}\n",
+    encoding="utf-8",
+  )
   return affine
 
 
 def test_from_files_to_a_report_through_every_command(tmp_path):
   affine = make_scan(tmp_path)
 
-  done = start("prepare", "manifest.json", "--out", "store", cwd=tmp_path)
+  done = start(
+    "prepare", "cohort=cohort.yaml", "--out=store", "--spacing=2", cwd=tmp_path
+  )
   assert done.returncode == 0, done.stderr
-  assert done.stdout == "1 cases in store: a\n"
-  assert [p.name for p in (tmp_path / "store").iterdir()] == ["a.npz"]
+  assert done.stdout == "1 cases: 1 written -> store\n"
+  assert os.listdir(tmp_path / "store" / "cases") == ["a"]
 
   done = start(
     "train",

@@ -97,33 +97,104 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+  """How crops are changed on the device; 0 everywhere changes nothing.
+
+  Attributes:
+    margin: voxels read beyond the crop on every side, so that a turned crop
+      has something to show; beyond them it shows air and teaches nothing.
+    rotate_deg: standard deviation of the rotation about each axis.
+    scale: standard deviation of the log scale.
+    elastic_mm: standard deviation of the bend's displacement.
+    mirror: chance of a left-right mirror. There is none along the spine or
+      front to back: levels would be told wrongly.
+    gamma: chance of another response of bone, as of another tube voltage.
+    contrast: chance of a gain of all HU.
+    shift: chance of an offset of all HU.
+    blur: chance of another reconstruction kernel.
+    slices: chance of thick slices along one axis.
+    low_resolution: chance of larger voxels along every axis.
+    noise: chance of noise, as of another dose.
+  """
+
+  margin: int
+  rotate_deg: float
+  scale: float
+  elastic_mm: float
+  mirror: float
+  gamma: float
+  contrast: float
+  shift: float
+  blur: float
+  slices: float
+  low_resolution: float
+  noise: float
+
+  def __post_init__(self) -> None:
+    _not_negative(self, "margin", "rotate_deg", "scale", "elastic_mm")
+    _probability(
+      self, "mirror", "gamma", "contrast", "shift", "blur", "slices",
+      "low_resolution", "noise",
+    )  # fmt: skip
+
+  @property
+  def turns(self) -> bool:
+    """Whether crops are resampled at all."""
+    return any((self.rotate_deg, self.scale, self.elastic_mm, self.mirror))
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Where the cases are and how crops are drawn from them.
 
   Attributes:
     store: folder of prepared cases (`vf-jax prepare`).
+    split: file that divides subjects into parts (`vf-jax split`); '' uses
+      every case.
+    part: the part of it that crops are drawn from.
     batch: crops per step, over all hosts.
     weights: relative share of each domain; domains not named get 1.
-    foreground: chance that a crop is centred near a vertebra or lesion.
+    foreground: chance that a crop is drawn for a voxel of any vertebra.
+    levels: chance that it is drawn for a level, each level as often.
+    lesions: chance that it is drawn for a lesion. The rest is drawn anywhere;
+      what a domain does not have is shared among what it has.
     synthesis: chance that a case with a tissue map gets synthetic intensities
       although it has a real image.
-    rotate_deg: standard deviation of the rotation about each axis.
-    scale: standard deviation of the log scale.
-    threads: reading threads.
+    workers: processes that read; 0 reads in threads of this one.
+    threads: reading threads of each.
+    prefetch: batches that each reads ahead.
+    augment: what happens to crops on the device.
   """
 
   store: str
+  split: str
+  part: str
   batch: int
   weights: tuple[tuple[str, float], ...]
   foreground: float
+  levels: float
+  lesions: float
   synthesis: float
-  rotate_deg: float
-  scale: float
+  workers: int
   threads: int
+  prefetch: int
+  augment: AugmentConfig
 
   def __post_init__(self) -> None:
-    _positive(self, "batch", "threads")
-    _probability(self, "foreground", "synthesis")
+    _positive(self, "batch", "threads", "prefetch")
+    _not_negative(self, "workers")
+    _probability(self, "foreground", "levels", "lesions", "synthesis")
+    total = self.foreground + self.levels + self.lesions
+    if total > 1 + 1e-6:
+      raise ConfigError(
+        f"data.foreground={self.foreground}, data.levels={self.levels} and "
+        f"data.lesions={self.lesions} add up to {total:g}. Fix: lower them to "
+        "1 together."
+      )
+    if self.split and not self.part:
+      raise ConfigError(
+        f"data.split={self.split} without data.part. Fix: data.part=train."
+      )
     if any(weight < 0 for _, weight in self.weights):
       raise ConfigError(
         f"data.weights={dict(self.weights)} has a negative share. "
@@ -290,6 +361,15 @@ def _positive(config: Any, *names: str) -> None:
     if not getattr(config, name) > 0:
       raise ConfigError(
         f"{name}={getattr(config, name)} must be above 0. Fix: raise it."
+      )
+
+
+def _not_negative(config: Any, *names: str) -> None:
+  for name in names:
+    if not getattr(config, name) >= 0:
+      raise ConfigError(
+        f"{name}={getattr(config, name)} is negative. Fix: use 0 to turn it "
+        "off."
       )
 
 

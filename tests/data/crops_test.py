@@ -1,414 +1,240 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""Crops: whatever is turned, all that belongs together turns together."""
+"""Windows: the right voxels of the right case, and what is known of them."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn_cases import make_case
 
-from vf_jax.config import MAX_ADVANCE, DataConfig, ModelConfig
-from vf_jax.data.crops import MAX_BOXES, SYNTHETIC, CropMaker
-from vf_jax.labels import BY_NAME, IGNORE, VERTEBRAE
-from vf_jax.losses import Batch
-from vf_jax.models.decoders import numbering
-from vf_jax.models.decoders.numbering import ChainScores
-from vf_jax.multispine.store import PreparedCase, Record
+from vf_jax.data.augment.patches import Patches
+from vf_jax.data.crops import MAX_BOXES, SYNTHETIC, WindowReader, window_reader
+from vf_jax.data.targets import Target
+from vf_jax.labels import BY_NAME, CODES, IGNORE
+from vf_jax.multispine import tissues
+from vf_jax.multispine.store import StoredCase
 
-SIZE = 48
-SHAPE = (90, 70, 80)
-DOMAINS = ("drawn", "other", SYNTHETIC)
-# Off any one plane, so that a turn or a flip shows.
-PLACES = {
-  "T11": (68.0, 30.0, 36.0),
-  "T12": (57.0, 36.0, 40.0),
-  "L1": (46.0, 40.0, 44.0),
-  "L2": (35.0, 37.0, 41.0),
-  "L3": (24.0, 31.0, 35.0),
-}
-LESION, RADIUS = np.array([51.0, 29.0, 52.0]), 4.0
-
-
-def make_case(
-  places=PLACES, image=True, tissue=True, annotates=None
-) -> PreparedCase:
-  """Balls of label and HU about the centres, and one lesion."""
-  grid = np.indices(SHAPE)
-
-  def ball(centre, radius):
-    away = grid - np.reshape(centre, (3, 1, 1, 1))
-    return np.linalg.norm(away, axis=0) <= radius
-
-  labels = np.zeros(SHAPE, np.uint8)
-  hu = np.full(SHAPE, 0, np.int16)
-  for name, centre in places.items():
-    labels[ball(centre, 3.5)] = BY_NAME[name].code
-  hu[labels > 0] = 1000
-  hu[ball(LESION, RADIUS)] = 2500
-  bone = np.where(labels > 0, 7, 0).astype(np.uint8)
-  return PreparedCase(
-    record=Record(
-      case="drawn",
-      domain="drawn",
-      subject="drawn",
-      spacing_mm=2.0,
-      native_spacing_mm=(0.5, 0.6, 3.0),
-      affine=tuple(tuple(float(v) for v in row) for row in np.eye(4)),
-      centres={BY_NAME[name].code: p for name, p in places.items()},
-      centre_kind="annotated",
-      boxes=((*map(float, LESION), *(4.0 * RADIUS,) * 3),),  # 2 mm voxels
-      annotates=annotates or ("masks", "levels", "lesions"),
-      mask_kind="expert",
-      licence="none",
-      source="drawn",
-      files={},
-    ),
-    image=hu if image else None,
-    labels=labels,
-    tissue=bone if tissue else None,
-    depth=bone if tissue else None,
-  )
+CROP, MARGIN = (24, 16, 20), 3
+WINDOW = (30, 22, 26)
+DOMAINS = ("back", "bone", "neck", SYNTHETIC)
+NECK, BACK, BONE = 3, 0, 2
 
 
 @pytest.fixture(scope="module")
-def make(test_config):
-  """CropMaker of the test model with large turns; changes by keyword."""
+def reader():
+  return WindowReader(CROP, MARGIN, 0.0, True, DOMAINS)
 
-  def build(size=SIZE, **changes) -> CropMaker:
-    model: ModelConfig = dataclasses.replace(
-      test_config.model, crop=(size, size, size)
+
+def read(reader, store, case, point=None, seed=0):
+  target = Target(case, "anywhere" if point is None else "levels", point)
+  return reader(store.case(case), target, np.random.default_rng(seed))
+
+
+def start_of(sample, record):
+  """First voxel of a window, from where its centres went."""
+  code = next(iter(record.centres))
+  start = np.array(record.centres[code]) - sample["centres"][code]
+  assert (start == np.rint(start)).all()
+  return start.astype(int)
+
+
+def cut(array, start, fill):
+  """The window of a padded array, the slow way."""
+  wide = np.pad(array, 64, constant_values=fill)
+  return wide[tuple(slice(s + 64, s + 64 + n) for s, n in zip(start, WINDOW))]
+
+
+def test_a_window_shows_the_voxels_of_its_place(reader, drawn, cases):
+  case = cases["neck-1"]
+  outside = 0
+  for seed in range(30):
+    sample = read(reader, drawn, NECK, seed=seed)
+    start = start_of(sample, case.record)
+    expected = cut(case.labels, start, IGNORE)
+    np.testing.assert_array_equal(sample["labels"], expected)
+    np.testing.assert_array_equal(
+      sample["image"], cut(case.image, start, -1024)
     )
-    wide = {
-      "synthesis": 0.0, "foreground": 1.0, "rotate_deg": 15.0, "scale": 0.2
-    }  # fmt: skip
-    data: DataConfig = dataclasses.replace(test_config.data, **wide | changes)
-    return CropMaker(model, data, DOMAINS)
-
-  return build
+    outside += (expected == IGNORE).any()
+    assert not sample["painted"]
+    assert not sample["tissue"].any()
+    assert not sample["depth"].any()
+  assert outside > 10
 
 
-class Straight(np.random.Generator):
-  """Draws everything but the bend of the grid."""
-
-  def normal(self, loc=0.0, scale=1.0, size=None):
-    drawn = super().normal(loc, scale, size)
-    return drawn * 0 if size == (3, 5, 4, 4) else drawn
-
-
-def draw(maker, case, seed, straight=False):
-  kind = Straight if straight else np.random.Generator
-  return maker(case, 3, kind(np.random.PCG64(seed)))
-
-
-def well_inside(point, margin=6):
-  return (point >= margin).all() and (point <= SIZE - 1 - margin).all()
-
-
-def blobs(sample):
-  """Code, stated centre and painted centroid of every ball well inside."""
-  for code in np.flatnonzero(sample["has_centre"]):
-    centre = sample["centres"][code]
-    if well_inside(centre):
-      where = np.argwhere(sample["labels"] == code)
-      yield code, centre, where.mean(axis=0), where
-
-
-def test_labels_and_image_follow_turn_scale_and_flip(make):
-  maker, case = make(), make_case()
-  seen = 0
-  for seed in range(25):
-    sample = draw(maker, case, seed, straight=True)
-    for _, centre, painted, where in blobs(sample):
-      # Half a voxel in each direction is what nearest neighbour can lose.
-      assert np.linalg.norm(painted - centre) < 0.5
-      bright = sample["image"][tuple(where.T)]
-      weight = np.clip(bright, 0, None)[:, None]
-      lit = (where * weight).sum(axis=0) / weight.sum()
-      assert np.linalg.norm(lit - centre) < 0.6
-      assert bright.mean() > 400
-      seen += 1
-  assert seen > 40
-
-
-def test_the_bend_is_gentle_and_moves_labels_and_image_alike(make):
-  maker, case = make(), make_case()
-  away, between = [], []
-  for seed in range(25):
-    sample = draw(maker, case, seed)
-    for _, centre, painted, _ in blobs(sample):
-      away.append(np.linalg.norm(painted - centre))
-      low = np.maximum(np.floor(painted).astype(int) - 6, 0)
-      near = np.argwhere(
-        sample["image"][tuple(slice(v, v + 13) for v in low)] > 500
-      )
-      # The lesion's ball is brighter; skip where it comes near.
-      box = sample["boxes"][0, :3]
-      if np.linalg.norm(box - painted) > 18:
-        between.append(np.linalg.norm(near.mean(axis=0) + low - painted))
-  assert np.mean(away) < 1.2
-  assert np.max(away) < 3.0
-  assert np.mean(away) > 0.3  # there is a bend
-  assert len(between) > 10
-  assert np.median(between) < 0.6
-
-
-def _fit(sample):
-  """Linear part of the map from source to crop, from the centres."""
-  codes = [BY_NAME[name].code for name in PLACES]
-  source = np.array(list(PLACES.values()))
-  crop = sample["centres"][codes].astype(float)
-  design = np.c_[source, np.ones(len(source))]
-  found, _, rank, _ = np.linalg.lstsq(design, crop, rcond=None)
-  assert rank == 4
-  return found[:3].T
-
-
-def test_poses_are_similarities_spread_as_configured(make):
-  maker, case = make(16, scale=0.2, rotate_deg=10.0), make_case()
-  scales, flips, angles = [], [], []
-  for seed in range(120):
-    matrix = _fit(draw(maker, case, seed))
-    size = abs(np.linalg.det(matrix)) ** (1 / 3)
-    turn = matrix / size
-    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-4)
-    flip = np.linalg.det(turn) < 0
-    # A flip turns width only: depth (head to foot) and height stay.
-    turn[2] *= -1 if flip else 1
-    angles.append(
-      np.rad2deg(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
-    )
-    scales.append(np.log(size))
-    flips.append(flip)
-  assert np.std(scales) == pytest.approx(0.2, rel=0.25)
-  assert abs(np.mean(scales)) < 0.08
-  assert 0.35 < np.mean(flips) < 0.65
-  # The length of three normal angles of 10 degrees: 16 on average.
-  assert np.mean(angles) == pytest.approx(16, rel=0.2)
-  assert max(angles) < 60
-
-
-def test_boxes_sit_on_the_lesion_and_scale_with_it(make):
-  maker, case = make(), make_case()
-  ratios = []
-  for seed in range(40):
-    sample = draw(maker, case, seed, straight=True)
-    if not sample["box_mask"][0] or not well_inside(sample["boxes"][0], 9):
-      continue
-    box = sample["boxes"][0]
-    where = np.argwhere(sample["image"] > 1300)
-    assert np.linalg.norm(where.mean(axis=0) - box[:3]) < 0.6
-    diameter = 2 * (3 * len(where) / (4 * np.pi)) ** (1 / 3) * 2.0  # mm
-    ratios.append(box[3:] / diameter)
-  assert len(ratios) > 8
-  # The ball is drawn in voxels, and a scanner blurs its rim.
-  assert np.mean(ratios) == pytest.approx(1, abs=0.08)
-  np.testing.assert_allclose(ratios, 1, rtol=0.2)
-
-
-def test_boxes_outside_the_crop_are_masked(make):
-  maker, case = make(32), make_case()
-  inside = []
-  for seed in range(40):
-    sample = draw(maker, case, seed)
-    box, mask = sample["boxes"], sample["box_mask"]
-    assert not mask[1:].any()
-    assert (box[~mask] == 0).all()
-    if mask[0]:
-      assert (box[0, :3] >= 0).all()
-      assert (box[0, :3] < 32).all()
-    inside.append(bool(mask[0]))
-  assert 0 < sum(inside) < 40
-  many = dataclasses.replace(
-    case, record=dataclasses.replace(case.record, boxes=case.record.boxes * 12)
-  )
-  sample = draw(maker, many, 0)
-  assert sample["boxes"].shape == (MAX_BOXES, 6)
-
-
-def test_no_label_is_invented_and_outside_is_unknown(make):
-  case = make_case()
-  known = set(np.unique(case.labels))
-  maker = make(scale=0.5, foreground=0.0)
-  beyond = 0
-  for seed in range(12):
-    sample = draw(maker, case, seed)
-    assert set(np.unique(sample["labels"])) <= known | {IGNORE}
-    outside = sample["labels"] == IGNORE
-    assert (sample["image"][outside] == -1024).mean() > 0.9
-    beyond += outside.sum()
-  assert beyond > 0
-  mask_only = make_case(image=False)
-  for seed in range(4):
-    sample = draw(maker, mask_only, seed)
-    assert set(np.unique(sample["labels"])) <= known  # nothing is there: 0
-
-
-def test_crops_without_bend_keep_every_known_voxel(make):
-  """Against the source, voxel by voxel, through the fitted affine map."""
-  case = make_case()
-  sample = draw(make(), case, 5, straight=True)
-  codes = [BY_NAME[name].code for name in PLACES]
-  crop = np.c_[sample["centres"][codes], np.ones(len(codes))]
-  back, *_ = np.linalg.lstsq(crop, np.array(list(PLACES.values())), rcond=None)
-  place = np.indices((SIZE,) * 3).reshape(3, -1).T
-  exact = np.c_[place, np.ones(len(place))] @ back
-  inside = ((exact >= 0) & (exact <= np.array(SHAPE) - 1)).all(axis=1)
-  source = np.rint(exact).astype(int)
-  expected = np.full(len(place), IGNORE, np.uint8)
-  expected[inside] = case.labels[tuple(source[inside].T)]
-  found = sample["labels"].ravel()
-  assert (found == expected).mean() > 0.998  # ties of rounding
-  assert (found[expected > 0] == expected[expected > 0]).mean() > 0.98
-
-
-def test_points_are_jittered_centres_from_head_to_foot(make):
-  maker, case = make(), make_case()
-  order = {v.code: i for i, v in enumerate(VERTEBRAE)}
-  errors, missed, false, total = [], 0, 0, 0
-  for seed in range(60):
-    sample = draw(maker, case, seed)
-    mask, levels = sample["point_mask"], sample["point_levels"]
-    count = mask.sum()
-    assert mask[:count].all()  # real slots come first
-    assert (levels[~mask] == -1).all()
-    assert (np.diff(sample["points"][:count, 0]) <= 0).all()
-    assert (np.diff(levels[levels >= 0]) > 0).all()
-    stated = {
-      order[c]: sample["centres"][c]
-      for c in np.flatnonzero(sample["has_centre"])
-    }
-    for point, level in zip(sample["points"][mask], levels[mask]):
-      assert (point >= 0).all()
-      assert (point < SIZE).all()
-      if level >= 0:
-        errors.append(point - stated[level])
-      else:
-        false += 1
-    for level, centre in stated.items():
-      if well_inside(centre, 7):  # the margin and three sigma
-        total += 1
-        missed += level not in levels
-  assert np.std(errors) == pytest.approx(1.0, rel=0.15)  # voxels
-  assert 0.005 < missed / total < 0.12  # 4 % of the detections are missed
-  assert 4 < false < 40  # and now and then one is false
-
-
-def _chain_cost(sequences) -> np.ndarray:
-  """-log p of level sequences under a chain that knows anatomy only."""
-  slots = max(len(s) for s in sequences)
-  levels = np.full((len(sequences), slots), -1, np.int32)
-  mask = np.zeros(levels.shape, bool)
-  for row, sequence in enumerate(sequences):
-    levels[row, : len(sequence)] = sequence
-    mask[row, : len(sequence)] = True
-  chain = ChainScores(
-    emissions=numbering._emissions(
-      jnp.zeros((*levels.shape, len(VERTEBRAE))), jnp.zeros((*levels.shape, 1))
-    ),
-    transitions=numbering._transitions(
-      jnp.zeros((len(sequences), slots - 1, MAX_ADVANCE)),
-      jnp.zeros(3),
-    ),
-    mask=jnp.asarray(mask),
-  )
-  cost = jax.jit(ChainScores.negative_log_likelihood)
-  return np.asarray(cost(chain, jnp.asarray(levels)))
-
-
-def test_levels_are_taught_only_where_the_chain_can_explain_them(make):
-  maker = make(scale=0.0, rotate_deg=2.0)
-  spread = tuple(PLACES.values())
-  cases = {
-    "neighbours": make_case(),
-    "gap": make_case({"T5": spread[1], "T11": spread[2]}),  # six on
-    "far": make_case({"T4": spread[1], "T11": spread[2]}),  # seven on
-    "wrong order": make_case({"L2": spread[1], "L1": spread[2]}),
-    "around T13": make_case(
-      {"T12": spread[1], "T13": spread[2], "L1": spread[3]}
-    ),
-  }
-  told: dict[str, set[bool]] = {name: set() for name in cases}
-  sequences, verdicts = [], []
-  for name, case in cases.items():
-    for seed in range(12):
-      sample = draw(maker, case, seed)
-      levels = sample["point_levels"][sample["point_mask"]]
-      if (levels >= 0).sum() >= 2:
-        told[name].add(bool(sample["has_levels"]))
-        sequences.append(levels)
-        verdicts.append(bool(sample["has_levels"]))
-  assert told == {
-    "neighbours": {True},
-    "gap": {True},
-    "far": {False},
-    "wrong order": {False},
-    "around T13": {True},
-  }
-  explained = _chain_cost(sequences) < 1e6
-  np.testing.assert_array_equal(explained, verdicts)
-
-
-@pytest.mark.parametrize("task", ["masks", "levels", "lesions"])
-def test_flags_say_what_the_source_annotates(make, task):
-  sample = draw(make(), make_case(annotates=(task,)), 0)
-  for other in ("masks", "levels", "lesions"):
-    assert bool(sample[f"has_{other}"]) == (other == task)
-
-
-def test_synthetic_crops_say_so_and_teach_no_lesions(make):
-  always, never = make(16, synthesis=1.0), make(16, synthesis=0.0)
-  for case, maker, painted in (
-    (make_case(), always, True),
-    (make_case(), never, False),
-    (make_case(image=False), never, True),  # nothing else to show
-    (make_case(tissue=False), always, False),  # nothing to paint on
-  ):
-    sample = draw(maker, case, 1)
-    assert sample["domain"] == DOMAINS.index(SYNTHETIC if painted else "drawn")
-    assert bool(sample["has_lesions"]) != painted
+def test_a_mask_without_image_is_painted_and_ends_in_background(
+  reader, drawn, cases
+):
+  case = cases["back-1"]
+  for seed in range(10):
+    sample = read(reader, drawn, BACK, seed=seed)
+    start = start_of(sample, case.record)
+    for name in ("labels", "tissue", "depth"):
+      expected = cut(getattr(case, name), start, 0)
+      np.testing.assert_array_equal(sample[name], expected)
+    assert (sample["image"] == -1024).all()
+    assert sample["painted"]
+    assert DOMAINS[sample["domain"]] == SYNTHETIC
     assert sample["has_masks"]
-  half, case = make(16, synthesis=0.5), make_case()
-  count = sum(draw(half, case, s)["domain"] == 2 for s in range(30))
-  assert 8 <= count <= 22
+    assert not sample["has_lesions"]  # they are not painted
 
 
-def test_foreground_crops_show_a_target(make):
-  case = make_case()
-  for foreground, least, most in ((1.0, 30, 30), (0.0, 0, 29)):
-    maker = make(24, foreground=foreground, rotate_deg=0.0, scale=0.0)
-    shown = 0
-    for seed in range(30):
-      sample = draw(maker, case, seed)
-      targets = [
-        sample["centres"][c] for c in np.flatnonzero(sample["has_centre"])
-      ]
-      if sample["box_mask"][0]:
-        targets.append(sample["boxes"][0, :3])
-      shown += any(((t >= 0) & (t < 24)).all() for t in targets)
-    assert least <= shown <= most
+def test_scans_are_painted_as_often_as_asked(reader, drawn, cases):
+  half = dataclasses.replace(reader, synthesis=0.5)
+  samples = [read(half, drawn, NECK, seed=s) for s in range(60)]
+  assert 18 <= sum(bool(s["painted"]) for s in samples) <= 42
+  for sample in samples:
+    own = SYNTHETIC if sample["painted"] else "neck"
+    assert DOMAINS[sample["domain"]] == own
+    if sample["painted"]:
+      start = start_of(sample, cases["neck-1"].record)
+      # A scan ends in air, painted or not.
+      np.testing.assert_array_equal(
+        sample["tissue"],
+        cut(cases["neck-1"].tissue, start, tissues.OUTSIDE.code),
+      )
+      assert (sample["labels"] == cut(cases["neck-1"].labels, start, 255)).all()
+  # Without a tissue map there is nothing to paint on.
+  never = [read(half, drawn, 4, seed=s)["painted"] for s in range(30)]
+  assert not any(never)
 
 
-def test_same_rng_same_crop(make):
-  maker, case = make(synthesis=0.5), make_case()
-  for seed in range(4):
-    first, second = draw(maker, case, seed), draw(maker, case, seed)
-    for name in first:
-      np.testing.assert_array_equal(first[name], second[name])
-  other = draw(maker, case, 99)
-  assert (first["image"] != other["image"]).any()
+def test_a_target_lies_in_its_crop_and_most_of_the_crop_in_the_scan(
+  reader, drawn, cases
+):
+  shape = cases["neck-1"].labels.shape
+  rng = np.random.default_rng(0)
+  places = []
+  for seed in range(200):
+    point = tuple(float(v) for v in rng.integers(0, shape))
+    sample = read(reader, drawn, NECK, point, seed)
+    first = start_of(sample, cases["neck-1"].record) + MARGIN
+    place = np.array(point) - first
+    assert (place >= 0).all()
+    assert (place < CROP).all()
+    beyond = np.maximum(-first, 0) + np.maximum(first + CROP - shape, 0)
+    assert (beyond <= np.array(CROP) // 4).all()
+    places.append(place / CROP)
+  assert (np.ptp(places, axis=0) > (0.6, 0.4, 0.4)).all()  # not in its middle
 
 
-def test_fields_and_types_are_those_of_a_batch(make, test_config):
-  sample = draw(make(), make_case(), 0)
-  assert sorted(sample) == sorted(f.name for f in dataclasses.fields(Batch))
-  assert sample["case"] == 3
-  assert sample["image"].dtype == np.float32
-  assert sample["labels"].dtype == np.uint8
-  assert sample["points"].shape == (test_config.model.max_points, 3)
+def test_crops_anywhere_cover_the_whole_scan(reader, drawn, cases):
+  spare = np.array(cases["neck-1"].labels.shape) - CROP
+  firsts = [
+    start_of(read(reader, drawn, NECK, seed=s), cases["neck-1"].record) + MARGIN
+    for s in range(300)
+  ]
+  beyond = np.array(CROP) // 4
+  assert (np.min(firsts, axis=0) == -beyond).all()
+  assert (np.max(firsts, axis=0) == spare + beyond).all()
+  # Every place as often.
+  middle = np.mean(firsts, axis=0)
+  spread = (spare + 2 * beyond) / np.sqrt(12 * 300)
+  assert (np.abs(middle - spare / 2) < 4 * spread).all()
+
+
+def test_only_the_window_is_read(reader, drawn, monkeypatch):
+  asked = []
+  whole = StoredCase.read_all
+
+  def spy(self, fills, start, size):
+    asked.append((set(fills), tuple(size)))
+    return whole(self, fills, start, size)
+
+  monkeypatch.setattr(StoredCase, "read_all", spy)
+  read(reader, drawn, NECK)
+  read(reader, drawn, BACK)
+  assert asked == [
+    ({"image", "labels"}, WINDOW),
+    ({"labels", "tissue", "depth"}, WINDOW),
+  ]
+
+
+def test_boxes_in_sight_come_with_the_nearest_first(reader, drawn, cases):
+  record = cases["bone-2"].record
+  middle = (np.array(WINDOW) - 1) / 2
+  counts = []
+  for seed in range(20):
+    sample = read(reader, drawn, BONE, record.boxes[6][:3], seed)
+    boxes, mask = sample["boxes"], sample["box_mask"]
+    count = mask.sum()
+    counts.append(count)
+    assert mask[:count].all()
+    assert (boxes[~mask] == 0).all()
+    # All are moved by one and the same window.
+    places = boxes[:count, :3]
+    assert (places >= 0).all()
+    assert (places <= np.array(WINDOW) - 1).all()
+    away = np.linalg.norm(places - middle, axis=1)
+    assert (np.diff(away) >= 0).all()
+    wide = np.array(record.boxes)
+    offsets = wide[:, None, :3] - places[None]
+    _, times = np.unique(offsets.reshape(-1, 3), axis=0, return_counts=True)
+    assert times.max() == count
+    assert (boxes[:count, 3:] == 8).all()
+  assert max(counts) == MAX_BOXES
+  assert not read(reader, drawn, NECK)["box_mask"].any()
+
+
+def test_codes_and_flags_are_those_of_the_record(reader, drawn):
+  sample = read(reader, drawn, NECK)
+  known = [BY_NAME[name].code for name in ("C3", "C4", "C5", "C6")]
+  np.testing.assert_array_equal(np.flatnonzero(sample["has_centre"]), known)
+  assert sample["has_masks"]
+  assert sample["has_levels"]
+  assert not sample["has_lesions"]
+  lesions = read(reader, drawn, BONE)
+  assert lesions["has_lesions"]
+  assert not lesions["has_masks"]
+  assert not lesions["has_centre"].any()
+  assert (lesions["labels"] == IGNORE).all()
   np.testing.assert_allclose(sample["spacing_mm"], (0.5, 0.6, 3.0))
-  assert sample["image"].min() >= -1024
-  assert sample["image"].max() <= 3071
-  Batch(**{k: jnp.asarray(v)[None] for k, v in sample.items()})  # typed
+  assert (sample["case"], DOMAINS[sample["domain"]]) == (NECK, "neck")
+
+
+def test_fields_are_those_of_the_device(reader, drawn):
+  sample = read(reader, drawn, NECK)
+  assert sorted(sample) == sorted(f.name for f in dataclasses.fields(Patches))
+  Patches(**{k: jnp.asarray(v)[None] for k, v in sample.items()})  # typed
+  assert sample["centres"].shape == (CODES, 3)
+  plain = dataclasses.replace(reader, paints=False)
+  without = read(plain, drawn, NECK)
+  assert sample.keys() - without.keys() == {"tissue", "depth"}
+
+
+def test_seeds_and_places_come_from_the_generator(reader, drawn):
+  first, again = read(reader, drawn, NECK), read(reader, drawn, NECK)
+  for name in first:
+    np.testing.assert_array_equal(first[name], again[name])
+  seeds = {tuple(read(reader, drawn, NECK, seed=s)["seed"]) for s in range(20)}
+  assert len(seeds) == 20
+
+
+def test_the_reader_of_an_experiment(changed, drawn, test_config):
+  cases = [drawn.case(i) for i in range(5)]
+  config = changed(synthesis=0.0)
+  reader = window_reader(config, DOMAINS, cases)
+  assert reader.crop == test_config.model.crop
+  assert reader.margin == config.data.augment.margin > 0
+  assert reader.paints  # one case has no image
+  assert not window_reader(config, DOMAINS, cases[1:]).paints
+  painting = changed(synthesis=0.1)
+  assert window_reader(painting, DOMAINS, cases[1:]).paints
+  assert not window_reader(painting, DOMAINS, cases[4:]).paints  # no tissue
+  still = dataclasses.replace(
+    config.data.augment, rotate_deg=0.0, scale=0.0, elastic_mm=0.0, mirror=0.0
+  )
+  assert window_reader(changed(augment=still), DOMAINS, cases).margin == 0
+
+
+def test_a_scan_smaller_than_the_crop_is_shown_whole_or_nearly(stored):
+  store = stored(make_case((9, 11, 10), {"L1": (4, 5, 5)}))
+  reader = WindowReader(CROP, 0, 0.0, False, ("drawn", SYNTHETIC))
+  for seed in range(20):
+    for point in (None, (8.0, 0.0, 9.0)):
+      sample = read(reader, store, 0, point, seed)
+      # A quarter of each edge may be missing.
+      assert (sample["labels"] != IGNORE).sum() >= 7 * 9 * 8

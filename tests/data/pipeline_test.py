@@ -1,144 +1,208 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""The stream of batches: the same again, from anywhere, by any thread count."""
+"""The stream of windows: the same again, from anywhere, by any number."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import hashlib
 import json
+import subprocess
+import sys
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.config import Config
 from vf_jax.data.crops import SYNTHETIC
-from vf_jax.data.pipeline import case_shares, domain_names, make_batches
-from vf_jax.errors import ConfigError
-from vf_jax.losses import Batch
-from vf_jax.multispine.store import Store
+from vf_jax.data.pipeline import cases_of_part, domain_names, make_batches
+from vf_jax.errors import ConfigError, InputError
+from vf_jax.multispine.splits import make_split, write_split
+
+
+@contextlib.contextmanager
+def stream(store, config, **options):
+  iterator = make_batches(store, config, **options)
+  try:
+    yield iterator
+  finally:
+    iterator.close()
+
+
+def take(store, config, count, start=0, **options):
+  with stream(store, config, **options) as iterator:
+    if start:
+      # A checkpoint keeps the state as JSON would.
+      state = {"global_next_index": start * config.data.batch}
+      iterator.set_state(json.loads(json.dumps(state)))
+    # Copies: what a worker sends holds a file open as long as it lives.
+    return [
+      {name: np.array(array) for name, array in next(iterator).items()}
+      for _ in range(count)
+    ]
+
+
+def digest(batch):
+  """SHA-256 over names, types and values."""
+  total = hashlib.sha256()
+  for name in sorted(batch):
+    array = np.ascontiguousarray(batch[name])
+    total.update(f"{name} {array.dtype} {array.shape}".encode())
+    total.update(array.tobytes())
+  return total.hexdigest()
+
+
+def digests(*args, **options):
+  return [digest(batch) for batch in take(*args, **options)]
+
+
+def merged(hosts):
+  """The global batches of several hosts."""
+  for parts in zip(*hosts):
+    yield {
+      name: np.stack([part[name] for part in parts], axis=1).reshape(
+        -1, *parts[0][name].shape[1:]
+      )
+      for name in parts[0]
+    }
 
 
 @pytest.fixture(scope="module")
-def store(test_config):
-  return Store(test_config.data.store)
+def config(changed):
+  return changed(batch=4, synthesis=0.3)
 
 
-def changed(config: Config, seed=0, **data) -> Config:
-  return dataclasses.replace(
-    config,
-    data=dataclasses.replace(config.data, **data),
-    train=dataclasses.replace(config.train, seed=seed),
+@pytest.fixture(scope="module")
+def expected(drawn, config):
+  """What one thread of one process of one host reads."""
+  return digests(drawn, config, 8)
+
+
+def test_the_number_of_threads_changes_nothing(drawn, changed, expected):
+  many = changed(batch=4, synthesis=0.3, threads=3, prefetch=7)
+  assert digests(drawn, many, 8) == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_processes_changes_nothing(
+  drawn, changed, expected, workers
+):
+  others = changed(batch=4, synthesis=0.3, workers=workers)
+  with stream(drawn, others) as iterator:
+    assert [digest(next(iterator)) for _ in range(5)] == expected[:5]
+    assert iterator.get_state() == {"global_next_index": 20}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_number_of_hosts_changes_nothing(drawn, config, expected, count):
+  hosts = [
+    take(drawn, config, 8, shard=(place, count)) for place in range(count)
+  ]
+  assert all(len(batch["image"]) == 4 // count for batch in hosts[0])
+  assert [digest(batch) for batch in merged(hosts)] == expected
+
+
+@pytest.mark.parametrize("done", [1, 5])
+def test_a_resumed_stream_goes_on_where_it_was(drawn, config, expected, done):
+  with stream(drawn, config) as iterator:
+    for _ in range(done):
+      next(iterator)
+    assert iterator.get_state() == {"global_next_index": 4 * done}
+  assert digests(drawn, config, 3, start=done) == expected[done : done + 3]
+  # On another number of hosts, too.
+  hosts = [take(drawn, config, 2, start=done, shard=(i, 2)) for i in range(2)]
+  assert [digest(b) for b in merged(hosts)] == expected[done : done + 2]
+
+
+@pytest.mark.slow
+def test_two_hundred_batches_are_equal_everywhere(drawn, changed):
+  def variant(**data):
+    return changed(batch=4, synthesis=0.3, threads=2, **data)
+
+  expected = digests(drawn, variant(), 200)
+  assert len(set(expected)) == 200
+  for workers in (1, 2):
+    assert digests(drawn, variant(workers=workers), 200) == expected
+    hosts = [
+      take(drawn, variant(workers=workers), 200, shard=(i, 2)) for i in range(2)
+    ]
+    assert [digest(batch) for batch in merged(hosts)] == expected
+  for workers in (0, 1, 2):
+    after = digests(drawn, variant(workers=workers), 63, start=137)
+    assert after == expected[137:]
+
+
+def test_asking_for_the_state_does_not_move_the_stream(drawn, config, expected):
+  with stream(drawn, config) as iterator:
+    for place in range(3):
+      states = [iterator.get_state() for _ in range(2)]
+      assert states == [{"global_next_index": 4 * place}] * 2
+      assert digest(next(iterator)) == expected[place]
+
+
+def test_no_window_comes_twice_and_a_seed_means_another_stream(
+  drawn, config, changed
+):
+  def seeds(config):
+    batches = take(drawn, config, 8)
+    return {tuple(seed) for batch in batches for seed in batch["seed"]}
+
+  first = seeds(config)
+  assert len(first) == 32
+  assert not first & seeds(changed(batch=4, synthesis=0.3, seed=1))
+
+
+def test_the_domain_of_a_window_is_that_of_its_case_or_synthetic(drawn, config):
+  names = domain_names(drawn)
+  assert names == ("back", "bone", "neck", SYNTHETIC)
+  seen = set()
+  for batch in take(drawn, config, 40):
+    for domain, case, painted in zip(
+      batch["domain"], batch["case"], batch["painted"]
+    ):
+      own = drawn.records[case].domain
+      assert names[domain] == (SYNTHETIC if painted else own)
+      seen.add((own, bool(painted)))
+  assert seen == {
+    ("back", True), ("bone", False), ("neck", False), ("neck", True)
+  }  # fmt: skip
+
+
+def test_a_part_of_a_split_is_read_and_nothing_else(drawn, changed, tmp_path):
+  shares = {"train": 0.5, "validation": 0.25, "test": 0.25}
+  for seed in range(50):
+    split = make_split(drawn.records, "parts", seed, shares)
+    if all(split.parts.get(part) for part in shares):
+      break
+  path = tmp_path / "split.json"
+  write_split(path, split)
+  for part in shares:
+    places = cases_of_part(drawn, str(path), part)
+    assert [drawn.names[i] for i in places] == sorted(split.parts[part])
+    config = changed(split=str(path), part=part)
+    batches = take(drawn, config, 12)
+    assert {int(c) for b in batches for c in b["case"]} == set(places)
+  assert cases_of_part(drawn, "", "train") == (0, 1, 2, 3, 4)
+  # An evaluation names its cases itself.
+  batches = take(drawn, changed(split=str(path), part="train"), 8, cases=(2,))
+  assert {int(c) for b in batches for c in b["case"]} == {2}
+  with pytest.raises(ConfigError, match=r"data\.part=tset .*has no case"):
+    make_batches(drawn, changed(split=str(path), part="tset"))
+  with pytest.raises(InputError):
+    make_batches(drawn, changed(split=str(tmp_path / "no.json"), part="train"))
+
+
+def test_a_batch_that_hosts_cannot_share_is_refused(drawn, config):
+  with pytest.raises(ConfigError, match=r"data\.batch=4 .* 3 hosts") as error:
+    make_batches(drawn, config, shard=(0, 3))
+  assert "Fix: data.batch=6" in str(error.value)
+
+
+def test_reading_needs_no_network():
+  """Workers import what reads; what computes costs them seconds and memory."""
+  code = (
+    "import sys, vf_jax.data.pipeline;"
+    "print(sorted({'flax', 'optax', 'vf_jax.losses'} & set(sys.modules)))"
   )
-
-
-def take(iterator, count):
-  return [next(iterator) for _ in range(count)]
-
-
-def assert_equal(first, second):
-  assert first.keys() == second.keys()
-  for name in first:
-    np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-
-
-@pytest.fixture(scope="module")
-def stream(store, test_config):
-  """The first eight batches, read by one thread."""
-  return take(make_batches(store, test_config), 8)
-
-
-def test_batches_are_of_the_model(stream, test_config):
-  for arrays in stream:
-    assert sorted(arrays) == sorted(f.name for f in dataclasses.fields(Batch))
-    batch = Batch(**{k: jnp.asarray(v) for k, v in arrays.items()})
-    assert batch.image.shape == (
-      test_config.data.batch,
-      *test_config.model.crop,
-    )
-    assert batch.labels.dtype == jnp.uint8
-
-
-def test_the_number_of_threads_changes_nothing(stream, store, test_config):
-  other = take(make_batches(store, changed(test_config, threads=3)), 8)
-  for first, second in zip(stream, other):
-    assert_equal(first, second)
-
-
-def test_no_crop_comes_twice_and_a_seed_means_another_stream(
-  stream, store, test_config
-):
-  images = [image for arrays in stream for image in arrays["image"]]
-  prints = {image.tobytes() for image in images}
-  assert len(prints) == len(images) == 16
-  other = next(make_batches(store, changed(test_config, seed=1)))
-  assert not {image.tobytes() for image in other["image"]} & prints
-
-
-@pytest.mark.parametrize("done", [1, 4])
-def test_a_resumed_stream_goes_on_where_it_was(
-  stream, store, test_config, done
-):
-  first = make_batches(store, test_config)
-  take(first, done)
-  # A checkpoint keeps it as JSON would.
-  state = json.loads(json.dumps(first.get_state()))
-  second = make_batches(store, changed(test_config, threads=2))
-  second.set_state(state)
-  assert second.get_state() == first.get_state()
-  for expected in stream[done : done + 3]:
-    assert_equal(expected, next(second))
-
-
-def test_asking_for_the_state_does_not_move_the_stream(
-  stream, store, test_config
-):
-  iterator = make_batches(store, test_config)
-  states = []
-  for expected in stream[:3]:
-    states.append(iterator.get_state())
-    assert iterator.get_state() == states[-1]
-    assert_equal(expected, next(iterator))
-  assert states[0] != states[1] != states[2]
-
-
-def test_domains_share_by_weight_and_their_cases_equally(store):
-  shares = case_shares(store, {"lidc": 4.0, "verse": 6.0, "blds": 2.0})
-  assert shares.sum() == pytest.approx(1)
-  expected = {"lidc": 4 / 12, "verse": 6 / 12 / 3, "blds": 2 / 12 / 6}
-  for record, share in zip(store.records, shares):
-    assert share == pytest.approx(expected[record.domain])
-  even = case_shares(store, {"blds": 0.0})  # domains not named get 1
-  for record, share in zip(store.records, even):
-    assert share == pytest.approx(
-      {"lidc": 0.5, "verse": 1 / 6}.get(record.domain, 0)
-    )
-
-
-def test_crops_come_from_the_cases_that_have_a_share(store, test_config):
-  only = (("blds", 1.0), ("lidc", 0.0), ("verse", 0.0))
-  iterator = make_batches(store, changed(test_config, weights=only))
-  cases = np.concatenate([arrays["case"] for arrays in take(iterator, 10)])
-  assert {store.records[i].domain for i in cases} == {"blds"}
-  assert len(set(cases)) > 2
-
-
-def test_the_domain_of_a_crop_is_that_of_its_case_or_synthetic(stream, store):
-  names = domain_names(store)
-  assert names == ("blds", "lidc", "verse", SYNTHETIC)
-  for arrays in stream:
-    for domain, case in zip(arrays["domain"], arrays["case"]):
-      record = store.records[case]
-      assert names[domain] in (record.domain, SYNTHETIC)
-      if record.domain == "verse":  # masks without their CT
-        assert names[domain] == SYNTHETIC
-
-
-def test_an_unknown_domain_is_refused_by_name(store, test_config):
-  wrong = changed(test_config, weights=(("lidc", 1.0), ("verze", 1.0)))
-  with pytest.raises(ConfigError, match=r"\['verze'\].*\['blds', 'lidc'"):
-    make_batches(store, wrong)
-
-
-def test_weights_that_leave_nothing_are_refused(store):
-  with pytest.raises(ConfigError, match="leaves no domain"):
-    case_shares(store, dict.fromkeys(store.domains, 0.0))
+  found = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  assert found.stdout.strip() == "[]"

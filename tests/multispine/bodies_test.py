@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 
 from vf_jax.multispine.bodies import body_centre, derive_centres
-from vf_jax.multispine.store import read_case
+from vf_jax.multispine.store import Store
 
-STORE = pathlib.Path(__file__).parent.parent / "data" / "store"
+STORE = Store(pathlib.Path(__file__).parent.parent / "data" / "store")
 BODY = np.array([12.0, 40.0, 30.0])  # middle of the body drawn below, 1 mm
 HIGH = 25
+
+
+def read(name: str):
+  """Record and labels of a committed case, unknown voxels as background."""
+  case = STORE.case(STORE.names.index(name))
+  labels = case.read("labels", (0, 0, 0), case.shape, 0)
+  return case.record, np.where(labels == 255, 0, labels).astype(np.uint8)
 
 
 def draw_vertebra(code: int = 20) -> np.ndarray:
@@ -79,14 +86,14 @@ def distances_mm():
   """Case -> VerSe code -> distance between derived and annotated centre."""
   result = {}
   for name in ("sub-verse004", "sub-verse010", "sub-sample001"):
-    case = read_case(STORE / f"{name}.npz")
-    assert case.record.centre_kind == "annotated"
-    found = derive_centres(case.labels, case.record.spacing_mm)
-    assert sorted(found) == sorted(case.record.centres)
+    record, labels = read(name)
+    assert record.centre_kind == "body"
+    found = derive_centres(labels, record.spacing_mm)
+    assert sorted(found) == sorted(record.centres)
     result[name] = {
-      code: case.record.spacing_mm
+      code: record.spacing_mm
       * float(np.linalg.norm(np.subtract(found[code], point)))
-      for code, point in case.record.centres.items()
+      for code, point in record.centres.items()
     }
   return result
 
@@ -113,9 +120,9 @@ def test_the_one_miss_is_the_collapsed_vertebra(distances_mm):
 
 
 def test_centre_of_mass_would_have_been_no_substitute(distances_mm):
-  case = read_case(STORE / "sub-sample001.npz")
+  record, labels = read("sub-sample001")
   behind = [
-    2.0 * (point[1] - np.argwhere(case.labels == code)[:, 1].mean())
-    for code, point in case.record.centres.items()
+    2.0 * (point[1] - np.argwhere(labels == code)[:, 1].mean())
+    for code, point in record.centres.items()
   ]
   assert min(behind) > 5.0  # mm towards the back, every one of them

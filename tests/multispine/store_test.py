@@ -3,242 +3,239 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import json
 import pathlib
-import zipfile
+import pickle
+import shutil
 
 import numpy as np
 import pytest
 
 from vf_jax.errors import InputError
+from vf_jax.hounsfield import AIR_HU
 from vf_jax.multispine import store as store_module
 from vf_jax.multispine.store import (
-  PreparedCase,
-  Record,
+  ARRAYS,
   Store,
-  read_case,
+  finish,
+  index_levels,
   write_case,
+  writing,
+  written_fingerprint,
 )
 
-DATA = pathlib.Path(__file__).parent.parent / "data"
-ARRAYS = ("image", "labels", "tissue", "depth")
+
+@pytest.fixture
+def filled(tmp_path, make_case):
+  """A store of the cases b (without tissue) and a."""
+  cases = [
+    make_case("b", seed=1, domain="other", tissue=None, depth=None),
+    make_case("a"),
+  ]
+  for case in cases:
+    write_case(tmp_path / "store", case, fingerprint=f"of {case.record.case}")
+  finish(tmp_path / "store", ["b", "a"], 2.0)
+  return tmp_path / "store"
 
 
-def make_case(
-  name: str = "a", domain: str = "verse", **changes
-) -> PreparedCase:
-  rng = np.random.default_rng(0)
-  shape = (6, 5, 4)
-  record = Record(
-    case=name,
-    domain=domain,
-    subject="p1",
-    spacing_mm=2.0,
-    native_spacing_mm=(0.5, 0.5, 3.0),
-    affine=tuple(tuple(float(v) for v in row) for row in np.eye(4)),
-    centres={20: (1.5, 2.25, 3.0), 19: (4.0, 2.0, 3.0)},
-    centre_kind="annotated",
-    boxes=((1.0, 2.0, 3.0, 10.0, 11.0, 12.0),),
-    annotates=("masks", "lesions"),
-    mask_kind="expert",
-    licence="none",
-    source="drawn",
-    files={"x.nii.gz": "00"},
-  )
-  case = PreparedCase(
-    record=record,
-    image=rng.integers(-1024, 3000, shape).astype(np.int16),
-    labels=rng.integers(0, 26, shape).astype(np.uint8),
-    tissue=rng.integers(0, 10, shape).astype(np.uint8),
-    depth=rng.integers(0, 99, shape).astype(np.uint8),
-  )
-  return dataclasses.replace(case, **changes)
+def _bytes(folder):
+  return {
+    p.relative_to(folder): p.read_bytes()
+    for p in sorted(pathlib.Path(folder).rglob("*"))
+    if p.is_file() and p.name != ".lock"
+  }
+
+
+def test_round_trip(filled, make_case):
+  store = Store(filled)
+  assert store.names == ("a", "b")
+  assert store.domains == ("other", "verse")
+  assert store.spacing_mm == 2.0
+  want = make_case("a")
+  got = store.case(0)
+  assert got.record == want.record
+  assert got.arrays == set(ARRAYS)
+  for name, (dtype, fill) in ARRAYS.items():
+    array = got.read(name, (0, 0, 0), got.shape, fill)
+    assert array.dtype == dtype
+    np.testing.assert_array_equal(array, getattr(want, name))
+  assert store.case(1).arrays == {"image", "labels"}
+  with pytest.raises(InputError, match="no array 'tissue'"):
+    store.case(1).read("tissue", (0, 0, 0), (2, 2, 2), 0)
 
 
 @pytest.mark.parametrize(
-  "missing", [(), ("image",), ("tissue", "depth")], ids=str
+  "start",
+  [(0, 0, 0), (31, 7, 9), (-5, -6, -7), (66, 40, 30), (-90, 0, 0), (99, 0, 0)],
 )
-def test_round_trip(tmp_path, missing):
-  case = make_case(**dict.fromkeys(missing))
-  write_case(tmp_path / "new" / "store", case)
-  found = read_case(tmp_path / "new" / "store" / "a.npz")
-  assert found.record == case.record
-  for name in ARRAYS:
-    ours, theirs = getattr(found, name), getattr(case, name)
-    if name in missing:
-      assert ours is None
-    else:
-      assert ours.dtype == theirs.dtype
-      np.testing.assert_array_equal(ours, theirs)
+def test_windows_are_padded_copies_of_the_array(filled, make_case, start):
+  size = (40, 33, 12)
+  window = Store(filled).case(0).read("image", start, size, AIR_HU)
+  whole = np.pad(make_case("a").image, 100, constant_values=AIR_HU)
+  want = whole[tuple(slice(100 + a, 100 + a + n) for a, n in zip(start, size))]
+  np.testing.assert_array_equal(window, want)
 
 
-def test_same_input_same_bytes_whatever_the_clock(tmp_path, monkeypatch):
-  write_case(tmp_path / "one", make_case())
-  monkeypatch.setattr("time.time", lambda: 2e9)
-  monkeypatch.setattr(
-    "time.localtime", lambda *_: (2031, 1, 1, 0, 0, 0, 0, 0, 0)
+def test_same_input_same_bytes(filled, make_case, tmp_path):
+  for name, seed in (("a", 0), ("b", 1)):
+    case = make_case(name, seed=seed, domain="other" if seed else "verse")
+    if seed:
+      case = make_case(name, seed=1, domain="other", tissue=None, depth=None)
+    write_case(tmp_path / "again", case, fingerprint=f"of {name}")
+  finish(tmp_path / "again", ["a", "b"], 2.0)
+  assert _bytes(filled) == _bytes(tmp_path / "again")
+
+
+def test_a_case_is_visible_only_when_it_is_whole(
+  tmp_path, make_case, monkeypatch
+):
+  seen = []
+  real = store_module._replace_folder
+
+  def fail(part, final):
+    seen.append((part.name.startswith("."), (part / "case.json").is_file()))
+    raise OSError("disk full")
+
+  monkeypatch.setattr(store_module, "_replace_folder", fail)
+  with pytest.raises(InputError, match="disk full"):
+    write_case(tmp_path, make_case("a"))
+  assert seen == [(True, True)]
+  assert list((tmp_path / "cases").iterdir()) == []
+  monkeypatch.setattr(store_module, "_replace_folder", real)
+  write_case(tmp_path, make_case("a"), "first")
+  write_case(tmp_path, make_case("a", seed=3), "second")
+  assert [p.name for p in (tmp_path / "cases").iterdir()] == ["a"]
+  assert written_fingerprint(tmp_path, "a") == "second"
+
+
+def test_fingerprint_is_that_of_an_undamaged_case(filled):
+  assert written_fingerprint(filled, "a") == "of a"
+  assert written_fingerprint(filled, "c") is None
+  shard = filled / "cases/a/image/c/0/0/0"
+  data = bytearray(shard.read_bytes())
+  data[100] ^= 1
+  shard.write_bytes(data)
+  assert written_fingerprint(filled, "a") is None
+
+
+@pytest.mark.parametrize(
+  "spoil",
+  [
+    lambda shard: shard.unlink(),
+    lambda shard: shard.write_bytes(shard.read_bytes()[:-500]),
+    lambda shard: shard.write_bytes(
+      shard.read_bytes()[:200] + b"\0\1" + shard.read_bytes()[202:]
+    ),
+    lambda shard: (shard.parents[3] / "zarr.json").unlink(),
+    lambda shard: (shard.parents[3] / "zarr.json").write_text("{"),
+  ],
+  ids=["missing", "cut", "changed", "no metadata", "broken metadata"],
+)
+def test_damage_is_refused_never_read_as_air(filled, spoil):
+  shard = filled / "cases/a/image/c/0/0/0"
+  spoil(shard)
+  case = Store(filled).case(0)
+  with pytest.raises(InputError, match="damaged"):
+    case.read("image", (0, 0, 0), case.shape, AIR_HU)
+  assert Store(filled).verify()
+  assert all(
+    name.startswith("cases/a/image/") for name in Store(filled).verify()
   )
-  write_case(tmp_path / "two", make_case())
-  first = (tmp_path / "one" / "a.npz").read_bytes()
-  assert first == (tmp_path / "two" / "a.npz").read_bytes()
-  other = make_case(image=make_case().image + np.int16(1))
-  write_case(tmp_path / "two", other)  # replaces
-  assert first != (tmp_path / "two" / "a.npz").read_bytes()
 
 
-def test_a_failed_write_leaves_nothing_visible(tmp_path, monkeypatch):
-  write_case(tmp_path, make_case())
-  before = (tmp_path / "a.npz").read_bytes()
-
-  def fail(*_):
-    raise RuntimeError("killed")
-
-  monkeypatch.setattr(store_module.np, "save", fail)
-  for name in ("a", "b"):
-    with pytest.raises(RuntimeError, match="killed"):
-      write_case(tmp_path, make_case(name))
-  assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
-  assert (tmp_path / "a.npz").read_bytes() == before
+def test_an_undamaged_store_verifies(filled):
+  assert Store(filled).verify() == ()
+  (filled / "cases/b/stray").write_text("x")
+  assert Store(filled).verify() == ("cases/b/stray",)
 
 
-def test_a_file_cut_short_or_changed_is_refused(tmp_path):
-  write_case(tmp_path, make_case())
-  path = tmp_path / "a.npz"
-  whole = path.read_bytes()
-  reference = read_case(path)
-  for size in (0, 1, len(whole) // 2, len(whole) - 1):
-    path.write_bytes(whole[:size])
-    with pytest.raises(InputError, match=r"a\.npz: not a prepared case"):
-      read_case(path)
-  refused = 0
-  for place in range(0, len(whole), 7):
-    path.write_bytes(
-      whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
-    )
-    try:
-      found = read_case(path)
-    except InputError:
-      refused += 1
-    else:  # only fields of zip that mean nothing may change unseen
-      assert found.record == reference.record
-      for name in ARRAYS:
-        np.testing.assert_array_equal(
-          getattr(found, name), getattr(reference, name)
-        )
-  assert refused > 0.6 * len(whole) / 7
-
-
-def _rewrite(path, change):
-  """Writes the archive again with other members."""
-  with zipfile.ZipFile(path) as archive:
-    members = {name: archive.read(name) for name in archive.namelist()}
-  change(members)
-  with zipfile.ZipFile(path, "w") as archive:
-    for name, data in members.items():
-      archive.writestr(name, data)
-
-
-def _npy(array) -> bytes:
-  buffer = io.BytesIO()
-  np.save(buffer, array)
-  return buffer.getvalue()
-
-
-def _record(members, **changes):
-  values = json.loads(members["record.json"]) | changes
-  members["record.json"] = json.dumps(
-    {key: value for key, value in values.items() if value is not ...}
-  ).encode()
+def test_a_changed_record_is_refused(filled):
+  path = filled / "cases/a/case.json"
+  path.write_text(path.read_text().replace('"p1"', '"p2"'))
+  with pytest.raises(InputError, match="checksum"):
+    Store(filled)
 
 
 @pytest.mark.parametrize(
   ("change", "match"),
   [
+    (lambda s: (s / "store.json").unlink(), "not finished"),
+    (lambda s: shutil.rmtree(s), "is no store"),
+    (lambda s: shutil.rmtree(s / "cases/a"), "damaged"),
+    (lambda s: (s / "store.json").write_text("[]"), "damaged"),
     (
-      lambda m: _record(m, schema=2),
-      "has store schema 2, this version reads 1",
-    ),
-    (lambda m: _record(m, schema=...), "has store schema None"),
-    (lambda m: _record(m, licence=...), "not a prepared case"),
-    (lambda m: _record(m, extra=1), "not a prepared case"),
-    (lambda m: m.update({"record.json": b"[]"}), "not a prepared case"),
-    (lambda m: m.update({"record.json": b"{"}), "not a prepared case"),
-    (lambda m: m.pop("record.json"), "not a prepared case"),
-    (lambda m: m.pop("labels.npy"), "it has no labels"),
-    (lambda m: m.pop("depth.npy"), "only one of tissue and depth"),
-    (
-      lambda m: [m.pop(f"{n}.npy") for n in ("image", "tissue", "depth")],
-      "neither image nor tissue",
-    ),
-    (
-      lambda m: m.update({"image.npy": _npy(np.zeros((6, 5, 3), np.int16))}),
-      r"its image is int16 \(6, 5, 3\)",
-    ),
-    (
-      lambda m: m.update({"image.npy": _npy(np.zeros((6, 5, 4)))}),
-      "its image is float64",
-    ),
-    (
-      lambda m: m.update({"image.npy": _npy(np.array([None]))}),
-      "not a prepared case",  # a pickle is never opened
+      lambda s: (s / "store.json").write_text(
+        (s / "store.json").read_text().replace('"schema": 2', '"schema": 9')
+      ),
+      "schema 9",
     ),
   ],
 )
-def test_wrong_contents_are_refused(tmp_path, change, match):
-  write_case(tmp_path, make_case())
-  path = tmp_path / "a.npz"
-  _rewrite(path, lambda members: None)
-  read_case(path)  # rewriting alone does no harm
-  _rewrite(path, change)
-  with pytest.raises(InputError, match=match) as caught:
-    read_case(path)
-  assert "vf-jax prepare" in caught.value.fix
+def test_what_is_no_finished_store_is_refused(filled, change, match):
+  change(filled)
+  with pytest.raises(InputError, match=match):
+    Store(filled)
 
 
-def test_store_is_ordered_by_name(tmp_path):
-  for name, domain in (("b", "verse"), ("a", "lidc"), ("c", "blds")):
-    write_case(tmp_path, make_case(name, domain))
-  store = Store(tmp_path)
-  assert len(store) == 3
-  assert store.names == ("a", "b", "c")
-  assert [record.case for record in store.records] == ["a", "b", "c"]
-  assert store.domains == ("blds", "lidc", "verse")
-  assert store.case(1).record.domain == "verse"
-  assert store.case(1) is store.case(1)  # read once
+def test_finish_removes_cases_that_are_not_listed(filled):
+  finish(filled, ["b"], 2.0)
+  assert Store(filled).names == ("b",)
+  assert [p.name for p in (filled / "cases").iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("name", ["missing", "empty"])
-def test_a_store_without_cases_is_refused(tmp_path, name):
-  (tmp_path / "empty").mkdir()
-  with pytest.raises(InputError, match=f"{name}: holds no prepared") as caught:
-    Store(tmp_path / name)
-  assert "vf-jax prepare MANIFEST" in caught.value.fix
+def test_one_run_writes_at_a_time_and_clears_what_others_left(tmp_path):
+  left = tmp_path / "s" / "cases" / ".x.00.part"
+  left.mkdir(parents=True)
+  with writing(tmp_path / "s"):
+    assert not left.exists()
+    with (
+      pytest.raises(InputError, match="another run"),
+      writing(tmp_path / "s"),
+    ):
+      pass
 
 
-def test_the_committed_store_is_what_its_manifest_says():
-  store = Store(DATA / "store")
-  entries = json.loads((DATA / "manifest.json").read_text("utf-8"))
-  assert sorted(entry["case"] for entry in entries) == list(store.names)
-  for entry in entries:
-    case = store.case(store.names.index(entry["case"]))
-    record = case.record
-    assert record.spacing_mm == 2.0
-    for key in ("domain", "licence", "source"):
-      assert getattr(record, key) == entry[key]
-    assert list(record.annotates) == entry["annotates"]
-    assert record.mask_kind == entry.get("mask_kind", "none")
-    assert (case.image is None) == ("ct" not in entry)
-    read = {
-      entry[k] for k in ("ct", "mask", "centroids", "lesions") if k in entry
-    }
-    assert set(record.files) == read
-    assert all(len(digest) == 64 for digest in record.files.values())
-    for code, centre in record.centres.items():
-      place = tuple(np.rint(centre).astype(int))
-      assert case.labels[place] == code
-    for box in record.boxes:
-      # Inside the volume, whose voxels reach half an edge beyond 0.
-      assert (np.array(box[:3]) > -0.5).all()
-      assert (np.array(box[:3]) < np.array(case.labels.shape) - 0.5).all()
+def test_a_folder_of_something_else_is_not_taken_for_a_store(tmp_path):
+  (tmp_path / "thesis.tex").write_text("x")
+  with pytest.raises(InputError, match="something else"), writing(tmp_path):
+    pass
+  assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_index_samples_every_level(make_case):
+  labels = np.zeros((40, 40, 40), np.uint8)
+  labels[:20, :20, :20], labels[30, 30, 30:33] = 8, 24
+  labels[35:], labels[0, 39] = 255, 26
+  index = index_levels(labels)
+  codes, counts = np.unique(index.codes, return_counts=True)
+  assert codes.tolist() == [8, 24]
+  assert counts.tolist() == [512, 3]
+  assert (labels[tuple(index.voxels.T)] == index.codes).all()
+  # Uniform over the cube: each octant holds about an eighth.
+  octant = (index.voxels[:512] < 10).all(axis=1).sum()
+  assert 35 < octant < 95
+  again = index_levels(labels)
+  np.testing.assert_array_equal(index.voxels, again.voxels)
+
+
+def test_index_of_a_case_without_vertebrae_is_empty(tmp_path, make_case):
+  labels = np.full((70, 50, 40), 255, np.uint8)
+  write_case(tmp_path, make_case("a", labels=labels))
+  finish(tmp_path, ["a"], 2.0)
+  assert Store(tmp_path).case(0).index.voxels.shape == (0, 3)
+
+
+def test_cases_travel_to_workers(filled):
+  case = Store(filled).case(0)
+  before = case.read("labels", (0, 0, 0), (8, 8, 8), 0)
+  after = pickle.loads(pickle.dumps(case)).read(
+    "labels", (0, 0, 0), (8, 8, 8), 0
+  )
+  np.testing.assert_array_equal(before, after)
+
+
+def test_other_readers_of_zarr_find_standard_metadata(filled):
+  meta = json.loads((filled / "cases/a/image/zarr.json").read_text())
+  assert meta["zarr_format"] == 3
+  assert meta["codecs"][0]["name"] == "sharding_indexed"
+  assert meta["dimension_names"] == ["depth", "height", "width"]

@@ -203,7 +203,7 @@ def test_another_model_is_refused_before_anything_is_read(run, test_config):
     restore(run, other)
   assert "--config.model.depth=2" in error.value.fix
   # Everything else of the experiment may change between two starts.
-  data = dataclasses.replace(test_config.data, rotate_deg=1.0)
+  data = dataclasses.replace(test_config.data, foreground=0.1)
   restore(run, dataclasses.replace(test_config, data=data))
 
 

@@ -1,36 +1,44 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""The Grain pipeline: an endless, exactly resumable stream of batches."""
+"""The Grain pipeline: an endless, exactly resumable stream of windows.
+
+A global position determines a window: its random numbers come from the seed
+and the position alone. So the number of processes, threads and hosts changes
+who reads what, and nothing else, and the state of the stream is one number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import grain
 import grain.experimental
 import numpy as np
+from absl import flags
 
 from vf_jax.config import Config
-from vf_jax.data.crops import SYNTHETIC, CropMaker
+from vf_jax.data.crops import SYNTHETIC, WindowReader, window_reader
+from vf_jax.data.targets import Targets
 from vf_jax.errors import ConfigError
+from vf_jax.multispine.splits import read_split
 from vf_jax.multispine.store import Store
 
 _EPOCH = 1 << 20  # elements per repetition; their number has no meaning
 
 
-class _Draw(grain.transforms.RandomMap):
-  """Picks a case by the shares of the domains and cuts one crop."""
+class _Read(grain.transforms.RandomMap):
+  """Draws a target and reads the window around it."""
 
-  def __init__(self, store: Store, config: Config):
+  def __init__(self, store: Store, targets: Targets, reader: WindowReader):
     self._store = store
-    self._make = CropMaker(config.model, config.data, domain_names(store))
-    self._shares = case_shares(store, dict(config.data.weights))
+    self._targets = targets
+    self._reader = reader
 
   def random_map(
     self, element: int, rng: np.random.Generator
-  ) -> Mapping[str, np.ndarray]:
-    index = int(rng.choice(len(self._shares), p=self._shares))
-    return self._make(self._store.case(index), index, rng)
+  ) -> dict[str, np.ndarray]:
+    target = self._targets.draw(rng)
+    return self._reader(self._store.case(target.case), target, rng)
 
 
 def domain_names(store: Store) -> tuple[str, ...]:
@@ -45,60 +53,98 @@ def domain_names(store: Store) -> tuple[str, ...]:
   return (*store.domains, SYNTHETIC)
 
 
-def case_shares(store: Store, weights: Mapping[str, float]) -> np.ndarray:
-  """Chance of each case: domains share by weight, cases of one equally.
+def cases_of_part(store: Store, split: str, part: str) -> tuple[int, ...]:
+  """Places in a store of the cases that a part of a split has.
 
   Args:
     store: the prepared cases.
-    weights: domain -> relative share; 1 where not named.
+    split: file of the split; '' has every case.
+    part: 'train', 'validation', 'test' or 'excluded'.
 
   Returns:
-    Probabilities that sum to 1.
+    The places, ascending.
 
   Raises:
-    ConfigError: if a named domain does not exist or nothing is left.
+    InputError: if the file is damaged or of another store.
+    ConfigError: if the part has no case.
   """
-  unknown = set(weights) - set(store.domains)
-  if unknown:
+  if not split:
+    return tuple(range(len(store)))
+  parts = read_split(split, store.names).parts
+  names = set(parts.get(part, ()))
+  places = tuple(i for i, name in enumerate(store.names) if name in names)
+  if not places:
     raise ConfigError(
-      f"data.weights names {sorted(unknown)}, the store {store.path} has "
-      f"{list(store.domains)}. Fix: name its domains."
+      f"data.part={part} of data.split={split} has no case. Fix: name one of "
+      f"{[name for name, cases in parts.items() if cases]}."
     )
-  counts = {d: sum(r.domain == d for r in store.records) for d in store.domains}
-  shares = np.array(
-    [weights.get(r.domain, 1.0) / counts[r.domain] for r in store.records]
-  )
-  if not shares.sum() > 0:
-    raise ConfigError(
-      "data.weights leaves no domain. Fix: give one a share above 0."
-    )
-  return shares / shares.sum()
+  return places
 
 
-def make_batches(store: Store, config: Config) -> Any:
+def make_batches(
+  store: Store,
+  config: Config,
+  cases: Sequence[int] | None = None,
+  shard: tuple[int, int] | None = None,
+) -> Any:
   """Builds the iterator over this process' share of the global batches.
+
+  Of a global batch of B windows and N hosts, host i reads those at positions
+  i, i + N, ...
 
   Args:
     store: the prepared cases.
     config: the experiment.
+    cases: places in the store of the cases to draw from; None takes
+      `data.part` of `data.split`.
+    shard: (place, number) of this host; None asks JAX.
 
   Returns:
-    An iterator of dicts (fields of `losses.Batch`) with `get_state()` and
-    `set_state()`; the state is one number, the same on every host.
+    An iterator of dicts (fields of `augment.patches.Patches`) with
+    `get_state()` and `set_state()`, whose state is one number, the same on
+    every host, and `close()`, which ends its processes.
+
+  Raises:
+    InputError: if the split cannot be read.
+    ConfigError: if shares or hosts do not fit.
   """
+  data = config.data
+  if cases is None:
+    cases = cases_of_part(store, data.split, data.part)
+  hosts = (
+    grain.sharding.ShardByJaxProcess(drop_remainder=True)
+    if shard is None
+    else grain.sharding.ShardOptions(*shard, drop_remainder=True)
+  )
+  if data.batch % hosts.shard_count:
+    raise ConfigError(
+      f"data.batch={data.batch} does not divide among {hosts.shard_count} "
+      f"hosts. Fix: data.batch="
+      f"{-(-data.batch // hosts.shard_count) * hosts.shard_count}."
+    )
+  if data.workers and not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # Grain's workers read flags of their own
+  reader = window_reader(
+    config, domain_names(store), [store.case(case) for case in cases]
+  )
   dataset = (
     grain.MapDataset.range(_EPOCH)
     .seed(config.train.seed)
     .repeat(None)
-    .random_map(_Draw(store, config))
+    .random_map(_Read(store, Targets(store, data, cases), reader))
   )
   return iter(
     grain.experimental.ElasticIterator(
       dataset,
-      config.data.batch,
-      grain.sharding.ShardByJaxProcess(drop_remainder=True),
+      data.batch,
+      hosts,
       read_options=grain.ReadOptions(
-        num_threads=config.data.threads, prefetch_buffer_size=4
+        num_threads=data.threads, prefetch_buffer_size=data.prefetch
       ),
+      multiprocessing_options=grain.MultiprocessingOptions(
+        num_workers=data.workers, per_worker_buffer_size=data.prefetch
+      )
+      if data.workers
+      else None,
     )
   )

@@ -8,6 +8,8 @@ furthest to the front.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
@@ -47,7 +49,9 @@ def body_centre(
 
 
 def derive_centres(
-  labels: UInt8[np.ndarray, "depth height width"], spacing_mm: float
+  labels: UInt8[np.ndarray, "depth height width"],
+  spacing_mm: float,
+  cut: Collection[int] = (),
 ) -> dict[int, tuple[float, float, float]]:
   """Body centres of every vertebra that a mask shows whole.
 
@@ -57,6 +61,8 @@ def derive_centres(
   Args:
     labels: VerSe codes on a RAS+ grid, (depth, height, width).
     spacing_mm: voxel edge, mm.
+    cut: codes known to be cut although they do not touch the ends of the
+      array, which is larger than an oblique scan.
 
   Returns:
     VerSe code -> (depth, height, width) in voxels.
@@ -69,7 +75,7 @@ def derive_centres(
   for code, box in enumerate(boxes, start=1):
     if box is None or code > 28 or code in (26, 27):
       continue
-    if code in ends or counts[code] < usual / 3:
+    if code in ends or code in cut or counts[code] < usual / 3:
       continue
     centre = body_centre(labels[box] == code, spacing_mm)
     place = centre + [side.start for side in box]

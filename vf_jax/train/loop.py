@@ -21,10 +21,10 @@ import numpy as np
 from absl import logging
 
 from vf_jax.config import Config
+from vf_jax.data.augment.patches import Patches
 from vf_jax.data.pipeline import domain_names, make_batches
 from vf_jax.errors import ConfigError, NonFiniteLossError
 from vf_jax.io.atomic import write_text
-from vf_jax.losses import Batch
 from vf_jax.multispine.store import Store
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
 from vf_jax.train.checkpoint import Checkpoints
@@ -81,10 +81,9 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
 
 
 def _check_store(store: Store, config: Config) -> None:
-  spacing = {record.spacing_mm for record in store.records}
-  if spacing != {config.model.spacing_mm}:
+  if store.spacing_mm != config.model.spacing_mm:
     raise ConfigError(
-      f"the store {store.path} was prepared at {sorted(spacing)} mm, "
+      f"the store {store.path} was prepared at {store.spacing_mm} mm, "
       f"model.spacing_mm={config.model.spacing_mm}. Fix: prepare it again."
     )
   domains = len(domain_names(store))
@@ -148,9 +147,10 @@ def _run(
       before = time.monotonic()
       arrays = next(batches)
       waited += time.monotonic() - before
-      cases = np.asarray(arrays["case"])
-      batch = Batch(**{name: jnp.asarray(v) for name, v in arrays.items()})
-      state, sums = step_fn(state, batch)
+      # A copy: what a worker sends holds a file open as long as it lives.
+      cases = np.array(arrays["case"])
+      patches = Patches(**{name: jnp.asarray(v) for name, v in arrays.items()})
+      state, sums = step_fn(state, patches)
       step += 1
       pending.append((step, sums, cases))
       stop = bool(stopping)

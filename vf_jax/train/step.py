@@ -1,5 +1,5 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""One training step: (state, batch) -> (state, metric sums)."""
+"""One training step: (state, windows) -> (state, metric sums)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import optax
 
 from vf_jax.config import Config
+from vf_jax.data.augment.augmentation import augment
+from vf_jax.data.augment.patches import Patches
 from vf_jax.losses import Batch, Sums, total_loss
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.state import TrainState, make_optimizer
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+Step = Callable[[TrainState, Patches], tuple[TrainState, Sums]]
 
 
 def make_train_step(config: Config) -> Step:
@@ -25,8 +27,9 @@ def make_train_step(config: Config) -> Step:
     config: the experiment.
 
   Returns:
-    A pure function for `jax.jit(step, donate_argnums=0)`. Its metrics are
-    (numerator, denominator) sums, divided on the host.
+    A pure function for `jax.jit(step, donate_argnums=0)`. It augments the
+    windows first, under keys of their own. Its metrics are (numerator,
+    denominator) sums, divided on the host.
   """
   model = VertebraFormer(config.model)
   optimizer = make_optimizer(config)
@@ -44,7 +47,10 @@ def make_train_step(config: Config) -> Step:
     )
     return total_loss(outputs, batch, config.loss, config.model.spacing_mm)
 
-  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
+  def train_step(
+    state: TrainState, patches: Patches
+  ) -> tuple[TrainState, Sums]:
+    batch = augment(patches, config.model, config.data.augment)
     key = jax.random.fold_in(state.key, state.step)
     (_, sums), grads = jax.value_and_grad(loss_fn, has_aux=True)(
       state.params, batch, key
