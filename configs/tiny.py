@@ -66,6 +66,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "workers": 0,
       "threads": 1,
       "prefetch": 4,
+      "cache_mib": 256,
       "augment": {
         "margin": 8,
         "rotate_deg": 8.0,

@@ -163,6 +163,7 @@ class DataConfig:
     workers: processes that read; 0 reads in threads of this one.
     threads: reading threads of each.
     prefetch: batches that each reads ahead.
+    cache_mib: unpacked chunks that each process keeps, over all cases.
     augment: what happens to crops on the device.
   """
 
@@ -178,11 +179,12 @@ class DataConfig:
   workers: int
   threads: int
   prefetch: int
+  cache_mib: int
   augment: AugmentConfig
 
   def __post_init__(self) -> None:
     _positive(self, "batch", "threads", "prefetch")
-    _not_negative(self, "workers")
+    _not_negative(self, "workers", "cache_mib")
     _probability(self, "foreground", "levels", "lesions", "synthesis")
     total = self.foreground + self.levels + self.lesions
     if total > 1 + 1e-6:

@@ -400,11 +400,11 @@ def finish(
 
 
 @functools.cache
-def _context() -> Any:
-  """Two decoding threads and no cache: the page cache of the system is one."""
+def _context(cache_mib: int) -> Any:
+  """One pool of unpacked chunks for all cases of this process."""
   return tensorstore.Context(
     {
-      "cache_pool": {"total_bytes_limit": 0},
+      "cache_pool": {"total_bytes_limit": cache_mib << 20},
       "data_copy_concurrency": {"limit": 2},
       "file_io_concurrency": {"limit": 4},
     }
@@ -421,8 +421,11 @@ class StoredCase:
     path: its folder.
   """
 
-  def __init__(self, path: pathlib.Path, values: Mapping[str, Any]):
+  def __init__(
+    self, path: pathlib.Path, values: Mapping[str, Any], cache_mib: int
+  ):
     self.path = path
+    self._cache_mib = cache_mib
     self.record = _record(values["record"])
     depth, height, width = (int(size) for size in values["shape"])
     self.shape = (depth, height, width)
@@ -527,7 +530,7 @@ class StoredCase:
           "recheck_cached_metadata": False,
         },
         read=True,
-        context=_context(),
+        context=_context(self._cache_mib),
       ).result()
       if handle.shape != self.shape or handle.dtype.name != ARRAYS[name][0]:
         raise _damaged(folder, f"{handle.dtype.name} {handle.shape}")
@@ -570,11 +573,17 @@ class Store:
     domains: names of the domains, sorted; a case's index is its place here.
     spacing_mm: voxel edge of all arrays, mm.
 
+  Args:
+    path: the folder.
+    cache_mib: unpacked chunks kept in memory by each process, over all cases;
+      the least recently used go first. The packed files are in the page cache
+      of the system anyway.
+
   Raises:
     InputError: if it is no finished store of this schema.
   """
 
-  def __init__(self, path: str | os.PathLike[str]):
+  def __init__(self, path: str | os.PathLike[str], cache_mib: int = 0):
     self.path = pathlib.Path(path)
     listing = self.path / "store.json"
     if not listing.is_file():
@@ -596,6 +605,7 @@ class Store:
       StoredCase(
         self.path / "cases" / name,
         _read_json(self.path / "cases" / name / "case.json", digest),
+        cache_mib,
       )
       for name, digest in values["cases"].items()
     ]

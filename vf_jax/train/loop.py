@@ -64,7 +64,7 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
     NonFiniteLossError: at the first loss that is no number.
   """
   folder = pathlib.Path(workdir)
-  store = Store(config.data.store)
+  store = Store(config.data.store, config.data.cache_mib)
   _check_store(store, config)
   folder.mkdir(parents=True, exist_ok=True)
   checkpoints = Checkpoints(folder, config)

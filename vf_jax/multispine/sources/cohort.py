@@ -36,7 +36,7 @@ from vf_jax.multispine.sources.cohort_entry import (
   suggestion,
 )
 from vf_jax.multispine.sources.listing import Listing, list_tree, split_suffix
-from vf_jax.multispine.sources.templates import (
+from vf_jax.multispine.sources.patterns import (
   PLACEHOLDERS,
   fill,
   placeholders,

@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from vf_jax.multispine.sources.templates import fill, placeholders, search
+from vf_jax.multispine.sources.patterns import fill, placeholders, search
 
 ROOT = pathlib.Path("/r")
 
