@@ -129,6 +129,9 @@ def test_what_no_scan_shows_is_air_and_unknown(batches):
       unknown += outside.sum()
     assert (np.asarray(batch.image[2]) == -1024).any()
   assert unknown > 1000
+  # A window of a mask alone is all known; what lies beyond it is not.
+  assert not any((p.labels[3] == IGNORE).any() for p, _ in batches)
+  assert any((b.labels[3] == IGNORE).any() for _, b in batches)
 
 
 def test_the_same_sample_comes_out_of_any_batch(run, read):
