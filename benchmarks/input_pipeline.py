@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-import common
+import measuring
 
 CROP = 96
 BATCH = 2
@@ -56,7 +56,7 @@ def _measure(crops, seconds: float) -> dict[str, float]:
     count += next(crops)
   return {
     "crops_per_s": count / spent,
-    "peak_mib": common.peak_rss_bytes() / 2**20,
+    "peak_mib": measuring.peak_rss_bytes() / 2**20,
   }
 
 
@@ -100,7 +100,8 @@ def _write_store(data: pathlib.Path, cases: int) -> None:
   import numpy as np
 
   from vf_jax.io import nifti
-  from vf_jax.multispine import store
+  from vf_jax.multispine.record import PreparedCase, Record
+  from vf_jax.multispine.store_writer import finish, write_case
 
   names = []
   for number in range(cases):
@@ -109,7 +110,7 @@ def _write_store(data: pathlib.Path, cases: int) -> None:
       for name in ("ct", "seg")
     )
     eye = tuple(tuple(float(v) for v in row) for row in np.eye(4))
-    record = store.Record(
+    record = Record(
       case=f"v{number:03d}", source="cohort", domain="phantom",
       subject=f"v{number:03d}", series="", split=None, spacing_mm=1.0,
       affine=eye, native_shape=ct.voxels.shape, native_affine=eye,
@@ -118,16 +119,16 @@ def _write_store(data: pathlib.Path, cases: int) -> None:
       licence="Apache-2.0", origin="phantom", scanner={}, files={},
       voxels="", findings=(),
     )  # fmt: skip
-    case = store.PreparedCase(
+    case = PreparedCase(
       record=record,
       image=np.ascontiguousarray(ct.voxels.T).astype(np.int16),
       labels=np.ascontiguousarray(seg.voxels.T).astype(np.uint8),
       tissue=None,
       depth=None,
     )
-    store.write_case(data / "store", case)
+    write_case(data / "store", case)
     names.append(record.case)
-  store.finish(data / "store", names, 1.0)
+  finish(data / "store", names, 1.0)
 
 
 def _items(data: pathlib.Path, cases: int) -> list[dict[str, str]]:
@@ -275,7 +276,8 @@ def _limit(data: pathlib.Path) -> dict[str, float]:
 
   import numpy as np
 
-  from vf_jax.multispine.store import CHUNK, Store
+  from vf_jax.multispine.record import CHUNK
+  from vf_jax.multispine.store import Store
 
   store = Store(data / "store")
   size = -(-(CROP + CHUNK - 1) // CHUNK) * CHUNK
@@ -317,7 +319,7 @@ def _report(data: pathlib.Path, options: argparse.Namespace) -> None:
       "--seconds", str(options.seconds),
     ]  # fmt: skip
 
-  speed = common.interleave(
+  speed = measuring.interleave(
     __file__,
     {name: arguments(name, options.cases) for name in MEASURES},
     options.rounds,
@@ -325,9 +327,9 @@ def _report(data: pathlib.Path, options: argparse.Namespace) -> None:
   flat = {}
   for name in (*OURS[:2], "MONAI CacheDataset, copy_cache=False"):
     for cases in (options.cases // 4, options.cases // 2):
-      flat[name, cases] = common.run_alone(__file__, *arguments(name, cases))
+      flat[name, cases] = measuring.run_alone(__file__, *arguments(name, cases))
   result = {
-    "facts": common.facts(),
+    "facts": measuring.facts(),
     "volumes": f"{options.cases} of {options.size}^3, int16 and uint8",
     "speed": speed,
     "memory": [
@@ -349,12 +351,12 @@ def _report(data: pathlib.Path, options: argparse.Namespace) -> None:
 
 def _render(result, cases: int) -> str:
   middle = {
-    name: common.median(r["crops_per_s"] for r in rounds)
+    name: measuring.median(r["crops_per_s"] for r in rounds)
     for name, rounds in result["speed"].items()
   }
   rows = []
   for name, rounds in result["speed"].items():
-    peak = common.median(r["peak_mib"] for r in rounds)
+    peak = measuring.median(r["peak_mib"] for r in rounds)
     ratios = [
       "" if name in OURS else f"{middle[ours] / middle[name]:.1f} x"
       for ours in OURS[:2]
@@ -364,7 +366,9 @@ def _render(result, cases: int) -> str:
   for row in result["memory"]:
     memory.setdefault(row["name"], {})[row["cases"]] = row["peak_mib"]
   for name, found in memory.items():
-    found[cases] = common.median(r["peak_mib"] for r in result["speed"][name])
+    found[cases] = measuring.median(
+      r["peak_mib"] for r in result["speed"][name]
+    )
   counts = sorted(next(iter(memory.values())))
   limit, facts = result["limit"], result["facts"]
   return "\n\n".join(
@@ -374,7 +378,7 @@ def _render(result, cases: int) -> str:
       f"{facts['commit']}, {facts['machine']}. {result['volumes']}; crops of "
       f"{CROP}^3 in batches of {BATCH}, half of them centred on a labelled "
       "voxel. Median of rounds in turn, each a fresh process.",
-      common.table(
+      measuring.table(
         [
           "loader",
           "crops/s",
@@ -385,7 +389,7 @@ def _render(result, cases: int) -> str:
         rows,
       ),
       "Peak memory (MiB) by number of cases:",
-      common.table(
+      measuring.table(
         ["loader", *counts],
         [
           [name, *(f"{found[n]:.0f}" for n in counts)]

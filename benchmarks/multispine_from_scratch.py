@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-import common
+import measuring
 
 SOURCES = ("verse", "ctspine1k", "spineweb", "cohort")
 
@@ -45,12 +45,12 @@ def main() -> None:
     key: runs[0][key] == runs[1][key]
     for key in ("store_sha256", "epoch_sha256")
   }
-  result = {"facts": common.facts(), "runs": runs, "identical": same}
+  result = {"facts": measuring.facts(), "runs": runs, "identical": same}
   rows = [
     [part, *(f"{run['seconds'][part]:.0f} s" for run in runs)]
     for part in runs[0]["seconds"]
   ]
-  print(common.table(["part", "first", "second"], rows))
+  print(measuring.table(["part", "first", "second"], rows))
   print(f"identical: {same}")
   if options.out:
     pathlib.Path(options.out).write_text(json.dumps(result, indent=1) + "\n")

@@ -8,7 +8,9 @@ import dataclasses
 import pytest
 from drawn_cases import CASES
 
-from vf_jax.multispine.store import PreparedCase, Store, finish, write_case
+from vf_jax.multispine.record import PreparedCase
+from vf_jax.multispine.store import Store
+from vf_jax.multispine.store_writer import finish, write_case
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from vf_jax.labels import BY_NAME, IGNORE
-from vf_jax.multispine.store import PreparedCase, Record
+from vf_jax.multispine.record import PreparedCase, Record
 
 EYE = tuple(tuple(float(v) for v in row) for row in np.eye(4))
 

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vf_jax.multispine.store import PreparedCase, Record
+from vf_jax.multispine.record import PreparedCase, Record
 
 
 @pytest.fixture(scope="session")

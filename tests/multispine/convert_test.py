@@ -24,7 +24,7 @@ from vf_jax.multispine import tissues
 from vf_jax.multispine.case import Case, CentroidFile, MaskFile
 from vf_jax.multispine.convert import convert
 from vf_jax.multispine.load import load
-from vf_jax.multispine.store import DEPTH_STEP_MM
+from vf_jax.multispine.record import DEPTH_STEP_MM
 
 SPACING = 2.0
 

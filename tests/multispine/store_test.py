@@ -13,12 +13,11 @@ import pytest
 
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
-from vf_jax.multispine import store as store_module
-from vf_jax.multispine.store import (
-  ARRAYS,
-  Store,
+from vf_jax.multispine import store_writer
+from vf_jax.multispine.record import ARRAYS, index_levels
+from vf_jax.multispine.store import Store
+from vf_jax.multispine.store_writer import (
   finish,
-  index_levels,
   write_case,
   writing,
   written_fingerprint,
@@ -90,18 +89,18 @@ def test_a_case_is_visible_only_when_it_is_whole(
   tmp_path, make_case, monkeypatch
 ):
   seen = []
-  real = store_module._replace_folder
+  real = store_writer._replace_folder
 
   def fail(part, final):
     seen.append((part.name.startswith("."), (part / "case.json").is_file()))
     raise OSError("disk full")
 
-  monkeypatch.setattr(store_module, "_replace_folder", fail)
+  monkeypatch.setattr(store_writer, "_replace_folder", fail)
   with pytest.raises(InputError, match="disk full"):
     write_case(tmp_path, make_case("a"))
   assert seen == [(True, True)]
   assert list((tmp_path / "cases").iterdir()) == []
-  monkeypatch.setattr(store_module, "_replace_folder", real)
+  monkeypatch.setattr(store_writer, "_replace_folder", real)
   write_case(tmp_path, make_case("a"), "first")
   write_case(tmp_path, make_case("a", seed=3), "second")
   assert [p.name for p in (tmp_path / "cases").iterdir()] == ["a"]

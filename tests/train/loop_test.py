@@ -17,13 +17,9 @@ from processes import Process, records
 from vf_jax.config import from_dict
 from vf_jax.data.pipeline import make_batches
 from vf_jax.errors import ConfigError
-from vf_jax.multispine.store import (
-  ARRAYS,
-  PreparedCase,
-  Store,
-  finish,
-  write_case,
-)
+from vf_jax.multispine.record import ARRAYS, PreparedCase
+from vf_jax.multispine.store import Store
+from vf_jax.multispine.store_writer import finish, write_case
 from vf_jax.train import checkpoint
 from vf_jax.train.loop import train
 

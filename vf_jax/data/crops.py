@@ -18,7 +18,8 @@ from vf_jax.config import Config
 from vf_jax.data.targets import Target
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.labels import CODES, IGNORE
-from vf_jax.multispine.store import Record, StoredCase
+from vf_jax.multispine.record import Record
+from vf_jax.multispine.store import StoredCase
 from vf_jax.multispine.tissues import OUTSIDE
 
 MAX_BOXES = 8

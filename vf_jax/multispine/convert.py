@@ -15,7 +15,7 @@ from vf_jax.multispine import bodies, surroundings, tissues
 from vf_jax.multispine.harmonise import cut_levels, ignore_unannotated_ends
 from vf_jax.multispine.identity import voxel_digest
 from vf_jax.multispine.load import Loaded
-from vf_jax.multispine.store import DEPTH_STEP_MM, PreparedCase, Record
+from vf_jax.multispine.record import DEPTH_STEP_MM, PreparedCase, Record
 from vf_jax.volume import Grid, network_grid, resample, to_network
 
 _MAX_HU = 3071

@@ -24,9 +24,9 @@ from vf_jax.multispine.checks.check import Finding, check, format_findings
 from vf_jax.multispine.convert import convert
 from vf_jax.multispine.engine import WorkerDiedError, run_jobs, show_progress
 from vf_jax.multispine.load import Loaded, file_digests, load
+from vf_jax.multispine.record import SCHEMA
 from vf_jax.multispine.sources import find_cases, recognise
-from vf_jax.multispine.store import (
-  SCHEMA,
+from vf_jax.multispine.store_writer import (
   finish,
   write_case,
   writing,

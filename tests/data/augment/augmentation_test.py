@@ -33,7 +33,8 @@ def model(test_config):
 @pytest.fixture(scope="module")
 def read(tmp_path_factory, model):
   """Batches of four windows: real, painted, real off the border, no image."""
-  from vf_jax.multispine.store import Store, finish, write_case
+  from vf_jax.multispine.store import Store
+  from vf_jax.multispine.store_writer import finish, write_case
 
   folder = tmp_path_factory.mktemp("store")
   box = ((38.0, 33.0, 30.0, 8.0, 8.0, 8.0),)

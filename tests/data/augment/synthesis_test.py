@@ -13,7 +13,7 @@ import pytest
 from vf_jax.data.augment.synthesis import paint
 from vf_jax.labels import IGNORE
 from vf_jax.multispine import tissues
-from vf_jax.multispine.store import DEPTH_STEP_MM
+from vf_jax.multispine.record import DEPTH_STEP_MM
 
 SHAPE = (24, 28, 32)
 LUNG, OUTSIDE, MUSCLE = (slice(0, 6), slice(6, 10), slice(10, 13))

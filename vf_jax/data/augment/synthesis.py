@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key, UInt8
 
 from vf_jax.labels import CODES, IGNORE
 from vf_jax.multispine import tissues
-from vf_jax.multispine.store import DEPTH_STEP_MM
+from vf_jax.multispine.record import DEPTH_STEP_MM
 
 _SOFT = (tissues.FAT, tissues.MUSCLE, tissues.ORGAN, tissues.VESSEL)
 _SOFT_SHARES = (0.3, 0.4, 0.25, 0.05)

@@ -1,0 +1,226 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The commands of `vf-jax` that make data: prepare, phantom, split."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import sys
+
+DONE, REFUSED = 0, 3
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+  """Adds the commands to the parser of `vf-jax`.
+
+  Args:
+    commands: what `add_subparsers` gave.
+  """
+  prepare = commands.add_parser(
+    "prepare",
+    help="turn archives of CTs and masks into a store for training",
+    description="Reads archives, checks every case and writes a store of "
+    "prepared cases (docs/data.md). Run it again to go on after a stop.",
+  )
+  prepare.add_argument(
+    "archives",
+    nargs="*",
+    metavar="KIND=PATH",
+    help="KIND: verse, ctspine1k, spineweb, totalsegmentator, nnunet or "
+    "cohort (a YAML file); PATH alone is recognised by its layout",
+  )
+  prepare.add_argument("--out", metavar="STORE")
+  prepare.add_argument(
+    "--spacing", type=float, default=1.0, metavar="MM", help="default 1.0"
+  )
+  prepare.add_argument(
+    "--check-only", action="store_true", help="print the findings, no store"
+  )
+  prepare.add_argument(
+    "--report", metavar="HTML", help="write the findings as a page with views"
+  )
+  prepare.add_argument(
+    "--verify",
+    action="store_true",
+    help="read STORE against its checksums, prepare nothing",
+  )
+  prepare.add_argument(
+    "--workers", type=int, metavar="N", help="processes (default: all cores)"
+  )
+  prepare.add_argument(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="of a Dask cluster that does the work, tcp://HOST:8786",
+  )
+  prepare.set_defaults(run=_prepare)
+
+  phantom = commands.add_parser(
+    "phantom",
+    help="make synthetic CTs in the layouts of the archives",
+    description="Writes DIR/verse, DIR/ctspine1k, DIR/spineweb and DIR/cohort "
+    "as `vf-jax prepare` reads them, and the truth in DIR/phantom.json.",
+  )
+  phantom.add_argument("--out", required=True, metavar="DIR")
+  phantom.add_argument("--cases", type=int, default=40, metavar="N")
+  phantom.add_argument("--seed", type=int, default=0, metavar="S")
+  phantom.add_argument(
+    "--sources",
+    type=lambda text: tuple(text.split(",")),
+    default=("verse", "ctspine1k", "spineweb", "cohort"),
+    metavar="KIND,...",
+    help="layouts, totalsegmentator and nnunet too (default: the first four)",
+  )
+  phantom.add_argument(
+    "--size",
+    choices=("small", "full"),
+    default="small",
+    help="full: 512x512 and as many slices as a real scan",
+  )
+  phantom.add_argument(
+    "--leaks",
+    action="store_true",
+    help="second series of patients and a duplicate, for leak checks to find",
+  )
+  phantom.add_argument("--workers", type=int, metavar="N")
+  phantom.set_defaults(run=_phantom)
+
+  split = commands.add_parser(
+    "split",
+    help="write a file that says which case is for what",
+    description="Splits a store by patients into a JSON file to be committed: "
+    "official parts are kept, duplicates and series of one patient stay "
+    "together (docs/data.md).",
+  )
+  split.add_argument("store", metavar="STORE", help="of `vf-jax prepare`")
+  split.add_argument("--out", required=True, metavar="FILE.json")
+  split.add_argument(
+    "--leave-out", metavar="DOMAIN", help="train on every other domain"
+  )
+  split.add_argument("--seed", type=int, default=0, metavar="N")
+  split.add_argument(
+    "--fractions",
+    type=_fractions,
+    default=(0.7, 0.1, 0.2),
+    metavar="TRAIN,VALIDATION,TEST",
+    help="of the patients without an official part (default 0.7,0.1,0.2)",
+  )
+  split.set_defaults(run=_split)
+
+
+def _fractions(text: str) -> tuple[float, float, float]:
+  try:
+    train, validation, test = (float(word) for word in text.split(","))
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+      f"{text!r} is not three numbers with commas between"
+    ) from None
+  return train, validation, test
+
+
+def _prepare(options: argparse.Namespace) -> int:
+  from vf_jax.errors import ConfigError
+
+  if options.check_only and options.out:
+    raise ConfigError("--check-only writes no store. Fix: leave out --out.")
+  if not options.check_only and not options.out:
+    raise ConfigError("--out STORE is missing. Fix: name it, or --check-only.")
+  if options.verify:
+    if options.archives:
+      raise ConfigError("--verify reads a store. Fix: give no KIND=PATH.")
+    return _verify(options.out)
+  if not options.archives:
+    raise ConfigError("no KIND=PATH is given. Fix: name an archive.")
+  from vf_jax.multispine.prepare import describe_findings, prepare
+
+  describe = None
+  if options.report:
+    from vf_jax.report.quality import make_entry
+
+    describe = make_entry
+
+  def show(outcome) -> None:
+    text = describe_findings(outcome)
+    if not text and options.check_only:
+      text = f"{outcome.case}: nothing found"
+    if text and (options.check_only or outcome.status == "refused"):
+      refused = outcome.status == "refused" and not options.check_only
+      print(text, file=sys.stderr if refused else sys.stdout, flush=True)
+
+  outcomes = prepare(
+    options.archives,
+    options.out,
+    options.spacing,
+    workers=options.workers,
+    scheduler=options.scheduler,
+    describe=describe,
+    report=show,
+  )
+  if options.report:
+    from vf_jax.report.quality import write_quality_page
+
+    entries = [o.description for o in outcomes if o.description is not None]
+    write_quality_page(options.report, entries)
+    print(f"page: {options.report}")
+  counts = collections.Counter(outcome.status for outcome in outcomes)
+  parts = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+  print(f"{len(outcomes)} cases: {parts}" + _arrow(options.out))
+  return REFUSED if counts["refused"] else DONE
+
+
+def _arrow(path: str | None) -> str:
+  return f" -> {path}" if path else ""
+
+
+def _verify(path: str) -> int:
+  from vf_jax.multispine.store import Store
+
+  store = Store(path)
+  faults = store.verify()
+  for name in faults:
+    print(f"vf-jax: {path}/{name}: damaged", file=sys.stderr)
+  print(f"{len(store)} cases, {len(faults)} damaged files in {path}")
+  return REFUSED if faults else DONE
+
+
+def _phantom(options: argparse.Namespace) -> int:
+  from vf_jax.multispine.phantom.make import make_phantoms
+
+  truth = make_phantoms(
+    options.out,
+    options.cases,
+    options.seed,
+    sources=options.sources,
+    size=options.size,
+    leaks=options.leaks,
+    workers=options.workers,
+  )
+  print(f"{options.cases} cases -> {options.out}, truth in {truth}")
+  return DONE
+
+
+def _split(options: argparse.Namespace) -> int:
+  import pathlib
+
+  from vf_jax.multispine import splits
+  from vf_jax.multispine.store import Store
+
+  records = Store(options.store).records
+  if options.leave_out:
+    split = splits.leave_one_domain_out(
+      records, options.leave_out, options.seed
+    )
+  else:
+    shares = dict(zip(("train", "validation", "test"), options.fractions))
+    name = pathlib.Path(options.out).stem
+    split = splits.make_split(records, name, options.seed, shares)
+  splits.write_split(options.out, split)
+  for leak in split.leaks:
+    cases = ", ".join(f"{case} ({part})" for case, part in leak.cases.items())
+    print(
+      f"vf-jax: leak: {cases}: {' '.join(leak.reasons)} All are in "
+      f"'{leak.moved_to}' now.",
+      file=sys.stderr,
+    )
+  counts = ", ".join(f"{len(c)} {part}" for part, c in split.parts.items())
+  print(f"{split.name}: {counts} -> {options.out}")
+  return DONE
