@@ -32,7 +32,7 @@ def main() -> None:
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--spacing", type=float, default=1.0)
   parser.add_argument("--epoch", metavar="STORE", help=argparse.SUPPRESS)
-  parser.add_argument("--out", metavar="FILE.json")
+  parser.add_argument("--out", metavar="DIR")
   options = parser.parse_args()
   if options.epoch:
     print(json.dumps(_epoch(options.epoch, options.spacing)))
@@ -46,16 +46,40 @@ def main() -> None:
     for key in ("store_sha256", "epoch_sha256")
   }
   result = {"facts": measuring.facts(), "runs": runs, "identical": same}
+  text = _render(result)
+  print(text)
+  if options.out:
+    folder = pathlib.Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "multispine_from_scratch"
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(text + "\n")
+  if not all(same.values()):
+    sys.exit("the two runs differ")
+
+
+def _render(result: dict) -> str:
+  runs, facts = result["runs"], result["facts"]
   rows = [
     [part, *(f"{run['seconds'][part]:.0f} s" for run in runs)]
     for part in runs[0]["seconds"]
   ]
-  print(measuring.table(["part", "first", "second"], rows))
-  print(f"identical: {same}")
-  if options.out:
-    pathlib.Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
-  if not all(same.values()):
-    sys.exit("the two runs differ")
+  rows.append(["store", *(f"{run['store_mib']:.0f} MiB" for run in runs)])
+  rows.append(
+    ["SHA-256 of the store", *(run["store_sha256"][:16] for run in runs)]
+  )
+  rows.append(
+    ["SHA-256 of the epoch", *(run["epoch_sha256"][:16] for run in runs)]
+  )
+  return "\n\n".join(
+    [
+      "# From nothing to one epoch",
+      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
+      f"{facts['commit']}, {facts['machine']}: {runs[0]['cases']} phantoms in "
+      "four native layouts, prepared, one augmented crop for each.",
+      measuring.table(["part", "first run", "second run"], rows),
+    ]
+  )
 
 
 def _chain(folder: pathlib.Path, options: argparse.Namespace) -> dict:

@@ -130,9 +130,19 @@ def test_what_no_scan_shows_is_air_and_unknown(batches):
       unknown += outside.sum()
     assert (np.asarray(batch.image[2]) == -1024).any()
   assert unknown > 1000
-  # A window of a mask alone is all known; what lies beyond it is not.
-  assert not any((p.labels[3] == IGNORE).any() for p, _ in batches)
-  assert any((b.labels[3] == IGNORE).any() for _, b in batches)
+
+
+def test_beyond_the_window_is_air_and_unknown(quick, read, only, model):
+  config = only(rotate_deg=20.0)  # without a margin
+  turn = quick(lambda patches: augment(patches, model, config))
+  for seed in range(3):
+    patches = read(seed, margin=0, paints=False)
+    assert not (patches.labels[0] == IGNORE).any()
+    assert patches.image[0].min() > -1024
+    batch = turn(patches)
+    unknown = np.asarray(batch.labels[0]) == IGNORE
+    assert 0.001 < unknown.mean() < 0.4
+    np.testing.assert_array_equal(np.asarray(batch.image[0]) == -1024, unknown)
 
 
 def test_the_same_sample_comes_out_of_any_batch(run, read):
