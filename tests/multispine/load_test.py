@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from vf_jax.errors import InputError
@@ -131,3 +132,41 @@ def test_a_mask_stored_with_other_axes_is_turned_onto_its_image(tmp_path):
   assert loaded.labels.grid.same_as(loaded.image.grid)
   assert loaded.stored_mask.grid.same_as(loaded.image.grid)
   assert any("turned to lie on it" in note for note in loaded.warnings)
+
+
+def test_a_dicom_series_tells_its_scanner_but_no_name(tmp_path):
+  folder = tmp_path / "series"
+  for name, pixels in enumerate(np.zeros((12, 6, 5), np.uint16)):
+    slice_ = pydicom.dataset.Dataset()
+    slice_.file_meta = pydicom.dataset.FileMetaDataset()
+    slice_.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    for key, value in {
+      "SOPClassUID": pydicom.uid.CTImageStorage,
+      "SOPInstanceUID": f"1.2.3.{name}",
+      "SeriesInstanceUID": "1.2.3",
+      "Modality": "CT",
+      "PatientName": "Secret^Name",
+      "Manufacturer": "Maker",
+      "KVP": "120",
+      "Rows": 6,
+      "Columns": 5,
+      "PixelSpacing": [1, 1],
+      "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+      "ImagePositionPatient": [0, 0, 2 * name],
+      "SamplesPerPixel": 1,
+      "PhotometricInterpretation": "MONOCHROME2",
+      "BitsAllocated": 16,
+      "BitsStored": 16,
+      "HighBit": 15,
+      "PixelRepresentation": 0,
+      "RescaleSlope": "1",
+      "RescaleIntercept": "-1024",
+      "PixelData": pixels.tobytes(),
+    }.items():
+      setattr(slice_, key, value)
+    folder.mkdir(exist_ok=True)
+    slice_.save_as(folder / f"{name}.dcm", enforce_file_format=True)
+  case = load(case_of(image=folder, scanner={"kvp": "100"})).case
+  assert case.scanner["manufacturer"] == "Maker"
+  assert case.scanner["kvp"] == "100"  # what the cohort says counts
+  assert not any("Secret" in value for value in case.scanner.values())

@@ -81,6 +81,8 @@ def load(case: Case) -> Loaded:
     warnings.simplefilter("always", InputWarning)
     digests = file_digests(case)
     image = None if case.image is None else _read_image(case.image)
+    if image is not None and image.source and image.source.format == "dicom":
+      case = _with_facts(case)
     stored, codes = _read_mask(case)
     if image is not None and codes is not None:
       stored, codes = _turned(image, stored, codes)
@@ -171,6 +173,15 @@ def _read_image(path: pathlib.Path) -> Volume:
 
     return dicom.read(path)
   return nifti.read(path)
+
+
+def _with_facts(case: Case) -> Case:
+  """A DICOM series says itself what its scanner was."""
+  from vf_jax.io import dicom
+
+  assert case.image is not None
+  facts = dicom.read_facts(case.image) | dict(case.scanner)
+  return dataclasses.replace(case, scanner=facts)
 
 
 def _read_stored_labels(path: pathlib.Path) -> Volume:
