@@ -205,7 +205,7 @@ def test_labels(tmp_path):
   found = metaimage.read_labels(path)
   assert found.voxels.dtype == np.uint8
   np.testing.assert_array_equal(found.voxels, mask)
-  for bad, said in ((0.5, "whole"), (np.nan, "whole"), (-3, "negative")):
+  for bad, said in ((0.5, "whole"), (np.nan, "NaN"), (-3, "negative")):
     mask[1, 1, 1] = bad
     place(tmp_path, mask.tobytes(order="F"), ElementType="MET_FLOAT")
     with pytest.raises(InputError, match=said):

@@ -27,7 +27,7 @@ from vf_jax.io.metaimage_header import (
 )
 from vf_jax.io.nifti import MAX_BYTES
 from vf_jax.io.stream import open_bytes
-from vf_jax.io.values import convert, settle, survey
+from vf_jax.io.values import settle, settle_labels
 from vf_jax.volume import Source, Volume
 
 _CHUNK = 1 << 20
@@ -96,16 +96,7 @@ def read_labels(
   """
   name = os.fspath(path)
   stored, source = _load(name, assume_orientation, index, max_bytes)
-  seen = survey(stored, 1.0, 0.0)
-  fix = "give a mask of label numbers 0, 1, 2, ..., not an image."
-  if seen.broken or not seen.whole:
-    raise InputError(name, "its labels are not all whole numbers.", fix)
-  if seen.low < 0:
-    raise InputError(name, f"has a negative label, {seen.low:g}.", fix)
-  if seen.high > np.iinfo(np.uint32).max:
-    raise InputError(name, f"has an absurd label, {seen.high:g}.", fix)
-  dtype = np.min_scalar_type(int(seen.high))
-  return _volume(convert(stored, 1.0, 0.0, dtype), source, [])
+  return _volume(settle_labels(stored, 1.0, 0.0, name), source, [])
 
 
 def data_file(path: str | os.PathLike[str]) -> pathlib.Path | None:

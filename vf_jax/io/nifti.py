@@ -24,7 +24,7 @@ from vf_jax.io.nifti_header import (
 )
 from vf_jax.io.sniff import HEAD_BYTES
 from vf_jax.io.stream import ByteStream, open_bytes
-from vf_jax.io.values import convert, settle, survey
+from vf_jax.io.values import settle, settle_labels
 from vf_jax.volume import Grid, Source, Volume
 
 MAX_BYTES = 8 << 30
@@ -99,18 +99,7 @@ def read_labels(
   """
   name = os.fspath(path)
   stored, header, source = _load(name, assume_orientation, index, max_bytes)
-  seen = survey(stored, header.slope, header.intercept)
-  fix = "give a mask of label numbers 0, 1, 2, ..., not an image."
-  if seen.broken:
-    raise InputError(name, f"{seen.broken:,} labels are NaN or Inf.", fix)
-  if not seen.whole:
-    raise InputError(name, "its labels are not whole numbers.", fix)
-  if seen.low < 0:
-    raise InputError(name, f"has a negative label, {seen.low:g}.", fix)
-  if seen.high > np.iinfo(np.uint32).max:
-    raise InputError(name, f"has an absurd label, {seen.high:g}.", fix)
-  dtype = np.min_scalar_type(int(seen.high))
-  flat = convert(stored, header.slope, header.intercept, dtype)
+  flat = settle_labels(stored, header.slope, header.intercept, name)
   return _volume(flat, source, [])
 
 

@@ -146,6 +146,36 @@ def settle(
   return convert(flat, slope, intercept, dtype)
 
 
+def settle_labels(
+  flat: Num[np.ndarray, " voxels"], slope: float, intercept: float, name: str
+) -> Num[np.ndarray, " voxels"]:
+  """Brings label numbers into the smallest unsigned integers that hold them.
+
+  Args:
+    flat: stored numbers, in native byte order.
+    slope: the value is the stored number times slope plus intercept.
+    intercept: see `slope`.
+    name: the file, for errors.
+
+  Returns:
+    The labels as uint8, uint16 or uint32.
+
+  Raises:
+    InputError: for fractions, negative values, NaN and Inf.
+  """
+  seen = survey(flat, slope, intercept)
+  fix = "give a mask of label numbers 0, 1, 2, ..., not an image."
+  if seen.broken:
+    raise InputError(name, f"{seen.broken:,} labels are NaN or Inf.", fix)
+  if not seen.whole:
+    raise InputError(name, "its labels are not whole numbers.", fix)
+  if seen.low < 0:
+    raise InputError(name, f"has a negative label, {seen.low:g}.", fix)
+  if seen.high > np.iinfo(np.uint32).max:
+    raise InputError(name, f"has an absurd label, {seen.high:g}.", fix)
+  return convert(flat, slope, intercept, np.min_scalar_type(int(seen.high)))
+
+
 def convert(
   flat: Num[np.ndarray, " voxels"],
   slope: float,

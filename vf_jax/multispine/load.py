@@ -180,7 +180,7 @@ def _with_facts(case: Case) -> Case:
   from vf_jax.io import dicom
 
   assert case.image is not None
-  facts = dicom.read_facts(case.image) | dict(case.scanner)
+  facts = {**dicom.read_facts(case.image), **case.scanner}
   return dataclasses.replace(case, scanner=facts)
 
 
