@@ -1,11 +1,14 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
+import pathlib
+import runpy
 
 import pytest
 
 from vf_jax.config import Config, from_config_dict, from_dict
 from vf_jax.errors import ConfigError
+from vf_jax.models.cost import count_cost
 
 
 @pytest.mark.parametrize("variant", ["", "own", "test"])
@@ -21,6 +24,18 @@ def test_tiny_converts_and_round_trips_through_json(tiny, variant):
 def test_unknown_variant_is_refused(tiny):
   with pytest.raises(ValueError, match="no variant 'huge'"):
     tiny("huge")
+
+
+def test_sizes_of_fast_grow():
+  path = pathlib.Path(__file__).parent.parent / "configs" / "fast.py"
+  fast = runpy.run_path(str(path))
+  costs = [
+    count_cost(from_config_dict(fast["get_config"](size)).model).forward
+    for size in fast["SIZES"]
+  ]
+  assert costs == sorted(set(costs))
+  with pytest.raises(ValueError, match="no variant 'XL'"):
+    fast["get_config"]("XL")
 
 
 @pytest.mark.parametrize(

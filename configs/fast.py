@@ -1,0 +1,61 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+r"""VertebraFormer in sizes for scaling studies: fast:S, fast:B, fast:L, fast:H.
+
+8^3 tokens over a stem of stride 4, rotary positions in 3D, matmul-only output
+at full resolution; crops of 96^3 at 1 mm, bfloat16 compute. Not trained yet: no
+score is claimed. docs/models.md has parameters and operations of every size.
+
+    vf-jax train --config configs/fast.py:S --workdir DIR \
+      --config.data.store=STORE
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+
+from ml_collections import ConfigDict
+
+# Width, blocks and heads follow ViT (Dosovitskiy et al. 2021, table 1; S of
+# Touvron et al. 2021); channels fill the lanes of a TPU.
+SIZES = {
+  "S": {"dim": 384, "depth": 12, "heads": 6, "channels": 128},
+  "B": {"dim": 768, "depth": 12, "heads": 12, "channels": 128},
+  "L": {"dim": 1024, "depth": 24, "heads": 16, "channels": 256},
+  "H": {"dim": 1280, "depth": 32, "heads": 16, "channels": 256},
+}
+
+
+def get_config(variant: str = "S") -> ConfigDict:
+  """Returns the configuration; `variant` is one of `SIZES`."""
+  size = variant or "S"
+  if size not in SIZES:
+    raise ValueError(
+      f"configs/fast.py has no variant '{variant}': use one of {list(SIZES)}"
+    )
+  config = _tiny().get_config("own")
+  config.name = f"fast-{size}"
+  config.model.update(
+    crop=(96, 96, 96),
+    spacing_mm=1.0,
+    stem_blocks=1,
+    decoder_blocks=2,
+    sequence_dim=192,
+    remat="full",
+    dtype="bfloat16",
+    **SIZES[size],
+  )
+  config.data.batch = 8
+  config.data.augment.margin = 12
+  config.optim.update(learning_rate=3e-4, warmup_steps=2000, weight_decay=0.05)
+  config.train.update(steps=100_000, log_every=100, checkpoint_every=2000)
+  return config
+
+
+def _tiny():
+  """The file beside this one, however this one was loaded."""
+  path = pathlib.Path(__file__).parent / "tiny.py"
+  spec = importlib.util.spec_from_file_location("tiny", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
