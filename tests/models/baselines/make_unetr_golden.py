@@ -1,0 +1,145 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Writes what MONAI's UNETR, losses and upsampling answer, for CI to compare.
+
+Needs the extra `peers` (torch, monai, einops); run from the repository:
+
+    python tests/models/baselines/make_unetr_golden.py
+
+Weights are int8 / 256, so that they are exact and small; the answers are
+computed in float64, because leaky ReLUs whose input is within rounding of 0
+make MONAI's own fp32 gradients differ by up to 4e-3. Gradients are int16 of
+their largest value (error 1.5e-5 of it), logits every third voxel.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import torch
+from monai.losses import DiceLoss, FocalLoss
+from monai.networks.nets import UNETR
+
+HERE = pathlib.Path(__file__).parent
+CASES = {
+  "conv": {
+    "in_channels": 1,
+    "out_channels": 2,
+    "img_size": (16, 32, 16),
+    "feature_size": 2,
+    "hidden_size": 6,
+    "mlp_dim": 10,
+    "num_heads": 2,
+    "proj_type": "conv",
+  },
+  "perceptron": {
+    "in_channels": 1,
+    "out_channels": 3,
+    "img_size": (32, 16, 16),
+    "feature_size": 3,
+    "hidden_size": 4,
+    "mlp_dim": 10,
+    "num_heads": 2,
+    "proj_type": "perceptron",
+    "res_block": False,
+    "conv_block": False,
+    "qkv_bias": True,
+  },
+}
+
+
+def small(array: np.ndarray) -> np.ndarray:
+  """Rounds to int8 / 256."""
+  return np.clip(np.round(array * 256), -127, 127).astype(np.int8)
+
+
+def unetr(name: str) -> dict[str, np.ndarray]:
+  """Weights, input, logits and gradients of one network."""
+  random = np.random.default_rng(len(name))
+  arguments = CASES[name]
+  net = UNETR(**arguments).double()
+  out = {}
+  with torch.no_grad():
+    for key, value in net.named_parameters():
+      scale = 0.15 if value.ndim == 5 and value.shape[-1] < 16 else 0.06
+      centre = 0.45 if value.ndim == 1 and key.endswith("weight") else 0.0
+      raw = small(centre + scale * random.standard_normal(value.shape))
+      out[f"weight/{key}"] = raw
+      value.copy_(torch.from_numpy(raw / 256.0))
+  shape = (2, *arguments["img_size"], arguments["in_channels"])
+  out["image"] = np.clip(
+    np.round(random.standard_normal(shape) * 32), -127, 127
+  ).astype(np.int8)
+  image = torch.from_numpy(out["image"] / 32.0)
+  logits = net(image.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+  weight = np.cos(np.arange(logits.numel())).reshape(logits.shape)
+  (logits * torch.from_numpy(weight)).mean().backward()
+  out["logits"] = logits.detach().numpy()[:, ::3, ::3, ::3].astype(np.float32)
+  for key, value in net.named_parameters():
+    if value.grad is not None:
+      grad = value.grad.numpy()
+      top = np.abs(grad).max()
+      out[f"top/{key}"] = np.float64(top)
+      out[f"grad/{key}"] = np.round(grad / top * 32767).astype(np.int16)
+  return pack(out)
+
+
+def pack(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Joins the arrays of a kind: an archive member costs 250 bytes."""
+  packed = {}
+  for kind in ("weight", "grad", "top"):
+    names = [key for key in parts if key.startswith(f"{kind}/")]
+    arrays = [parts.pop(key) for key in names]
+    packed[kind] = np.concatenate([np.ravel(array) for array in arrays])
+    packed[f"{kind}_index"] = np.array(
+      json.dumps(
+        [
+          (name.split("/")[1], array.shape)
+          for name, array in zip(names, arrays)
+        ]
+      )
+    )
+  return packed | parts
+
+
+def losses() -> dict[str, np.ndarray]:
+  """Losses of one random prediction, with their gradients."""
+  random = np.random.default_rng(3)
+  logits = random.standard_normal((2, 1, 5, 4, 3)).astype(np.float32) * 2
+  truth = (random.random(logits.shape) < 0.3).astype(np.float32)
+  out = {"logits": logits[:, 0], "truth": truth[:, 0]}
+  kinds = {
+    "dice": DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0),
+    "cross_entropy": torch.nn.BCEWithLogitsLoss(),
+    "focal": FocalLoss(gamma=2.0, reduction="none"),
+  }
+  for name, loss in kinds.items():
+    x = torch.from_numpy(logits).double().requires_grad_()
+    value = loss(x, torch.from_numpy(truth).double())
+    value = value.double().sum()
+    value.backward()
+    out[name] = value.detach().numpy()
+    out[f"{name}_grad"] = x.grad.numpy()[:, 0]
+  return out
+
+
+def upsampling() -> dict[str, np.ndarray]:
+  """ConvTranspose3d with kernel = stride of 2 and 4."""
+  random = np.random.default_rng(4)
+  out = {}
+  for factor in (2, 4):
+    x = random.standard_normal((2, 3, 3, 2, 1))
+    kernel = random.standard_normal((3, 2, factor, factor, factor))
+    out[f"x{factor}"], out[f"kernel{factor}"] = x, kernel
+    out[f"y{factor}"] = torch.nn.functional.conv_transpose3d(
+      torch.from_numpy(x), torch.from_numpy(kernel), stride=factor
+    ).numpy()
+  return {name: value.astype(np.float32) for name, value in out.items()}
+
+
+if __name__ == "__main__":
+  for case in CASES:
+    np.savez_compressed(HERE / f"unetr_{case}.npz", **unetr(case))
+  np.savez_compressed(HERE / "losses.npz", **losses())
+  np.savez_compressed(HERE / "upsampling.npz", **upsampling())

@@ -1,0 +1,241 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""UNETR's convolutional decoder: transformer states joined by skips.
+
+Layer for layer what MONAI's UNETR does after its transformer. Convolutions
+before a norm have no bias; the norms have no parameters.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from vf_jax.errors import ConfigError
+from vf_jax.ops.conv3d import conv3d
+from vf_jax.ops.subvoxel import depth_to_space
+
+TOKEN = 16
+"""Voxels per token edge: four doublings lead back to the image."""
+
+Volume = Float[Array, "batch depth height width channel"]
+
+
+def instance_norm(x: Volume, epsilon: float = 1e-5) -> Volume:
+  """Brings every channel of every sample to mean 0 and variance 1.
+
+  Args:
+    x: features.
+    epsilon: added to the variance.
+
+  Returns:
+    Normalised features in the type of `x`; statistics are fp32.
+  """
+  full = x.astype(jnp.float32)
+  mean = full.mean(axis=(1, 2, 3), keepdims=True)
+  centred = full - mean
+  variance = jnp.square(centred).mean(axis=(1, 2, 3), keepdims=True)
+  return (centred * lax.rsqrt(variance + epsilon)).astype(x.dtype)
+
+
+def _leaky_relu(x: Volume) -> Volume:
+  return nn.leaky_relu(x, negative_slope=0.01)
+
+
+class Convolution(nn.Module):
+  """3x3x3 convolution without bias, stride 1, same size.
+
+  Attributes:
+    features: output channels.
+    dtype: compute type; parameters are float32.
+  """
+
+  features: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Volume) -> Float[Array, "batch depth height width out"]:
+    """Returns the convolved features."""
+    kernel = self.param(
+      "kernel",
+      nn.initializers.he_normal(),
+      (3, 3, 3, x.shape[-1], self.features),
+    )
+    return conv3d(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+class Upsample(nn.Module):
+  """Transposed convolution with kernel = stride = 2 as a matrix product.
+
+  Attributes:
+    features: output channels.
+    dtype: compute type; parameters are float32.
+  """
+
+  features: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Volume) -> Float[Array, "batch d h w out"]:
+    """Returns features at twice the resolution."""
+    # Every output voxel has one input voxel: the fan-in is its channels.
+    x = nn.Dense(
+      8 * self.features, use_bias=False, dtype=self.dtype, name="expand"
+    )(x)
+    return depth_to_space(x, 2)
+
+
+class UnetBlock(nn.Module):
+  """Two convolutions with instance norm and leaky ReLU.
+
+  Attributes:
+    features: output channels.
+    residual: adds the input, projected where the channels differ.
+    dtype: compute type.
+  """
+
+  features: int
+  residual: bool
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Volume) -> Float[Array, "batch depth height width out"]:
+    """Returns the features after the block."""
+    y = Convolution(self.features, dtype=self.dtype, name="conv1")(x)
+    y = _leaky_relu(instance_norm(y))
+    y = Convolution(self.features, dtype=self.dtype, name="conv2")(y)
+    y = instance_norm(y)
+    if self.residual:
+      if x.shape[-1] != self.features:
+        x = instance_norm(
+          nn.Dense(
+            self.features, use_bias=False, dtype=self.dtype, name="project"
+          )(x)
+        )
+      y = y + x.astype(y.dtype)
+    return _leaky_relu(y)
+
+
+class Ascent(nn.Module):
+  """Brings a transformer state up to the resolution of its skip.
+
+  Attributes:
+    features: output channels.
+    doublings: how often the resolution doubles, at least once.
+    convolve: a UnetBlock after every doubling but the first.
+    residual: whether that block is residual.
+    dtype: compute type.
+  """
+
+  features: int
+  doublings: int
+  convolve: bool
+  residual: bool
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Volume) -> Float[Array, "batch d h w out"]:
+    """Returns features at 2^doublings the resolution."""
+    x = Upsample(self.features, dtype=self.dtype, name="up0")(x)
+    for step in range(1, self.doublings):
+      x = Upsample(self.features, dtype=self.dtype, name=f"up{step}")(x)
+      if self.convolve:
+        x = UnetBlock(
+          self.features, self.residual, dtype=self.dtype, name=f"block{step}"
+        )(x)
+    return x
+
+
+class Merge(nn.Module):
+  """Doubles the resolution and joins a skip.
+
+  Attributes:
+    residual: whether the block after it is residual.
+    dtype: compute type.
+  """
+
+  residual: bool
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "batch d h w channel"],
+    skip: Float[Array, "batch depth height width out"],
+  ) -> Float[Array, "batch depth height width out"]:
+    """Returns features with the shape of the skip."""
+    features = skip.shape[-1]
+    x = Upsample(features, dtype=self.dtype, name="up")(x)
+    x = jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
+    return UnetBlock(features, self.residual, dtype=self.dtype, name="block")(x)
+
+
+class UnetrDecoder(nn.Module):
+  """From the image and four transformer states to logits per voxel.
+
+  Attributes:
+    classes: output channels.
+    feature_size: channels at full resolution; they double with every halving.
+    residual: residual blocks (MONAI's `res_block`).
+    convolve: blocks on the way up of the states (MONAI's `conv_block`).
+    dtype: compute type; logits are float32.
+
+  Source:
+    Hatamizadeh et al. 2022, UNETR (arXiv 2103.10504), figure 2.
+  """
+
+  classes: int
+  feature_size: int = 16
+  residual: bool = True
+  convolve: bool = True
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    image: Volume,
+    states: tuple[
+      Float[Array, "batch d h w dim"],
+      Float[Array, "batch d h w dim"],
+      Float[Array, "batch d h w dim"],
+      Float[Array, "batch d h w dim"],
+    ],
+  ) -> Float[Array, "batch depth height width classes"]:
+    """Decodes.
+
+    Args:
+      image: the network's input, `TOKEN` times the states' resolution.
+      states: hidden states on the token grid, from shallow to deep; the last
+        is the normalised output of the transformer.
+
+    Returns:
+      Logits.
+
+    Raises:
+      ConfigError: if the tokens are not of 16^3 voxels.
+    """
+    grid = tuple(side * TOKEN for side in states[-1].shape[1:4])
+    if image.shape[1:4] != grid:
+      raise ConfigError(
+        f"image {image.shape[1:4]} and tokens {states[-1].shape[1:4]} do not "
+        f"fit: the convolutional decoder needs tokens of {TOKEN}^3 voxels; "
+        f"crop to {grid} or set token={TOKEN}"
+      )
+    kind = {"residual": self.residual, "dtype": self.dtype}
+    size = self.feature_size
+    skips = [UnetBlock(size, **kind, name="encoder1")(image)]
+    for level, state in enumerate(states[:-1]):
+      skips.append(
+        Ascent(
+          size * 2 ** (level + 1),
+          doublings=3 - level,
+          convolve=self.convolve,
+          **kind,
+          name=f"encoder{level + 2}",
+        )(state)
+      )
+    x = states[-1]
+    for level in (3, 2, 1, 0):
+      x = Merge(**kind, name=f"decoder{level + 2}")(x, skips[level])
+    return nn.Dense(self.classes, dtype=jnp.float32, name="out")(x)
