@@ -7,6 +7,8 @@ before a norm have no bias; the norms have no parameters.
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
@@ -222,7 +224,7 @@ class UnetrDecoder(nn.Module):
         f"fit: the convolutional decoder needs tokens of {TOKEN}^3 voxels; "
         f"crop to {grid} or set token={TOKEN}"
       )
-    kind = {"residual": self.residual, "dtype": self.dtype}
+    kind: dict[str, Any] = {"residual": self.residual, "dtype": self.dtype}
     size = self.feature_size
     skips = [UnetBlock(size, **kind, name="encoder1")(image)]
     for level, state in enumerate(states[:-1]):
