@@ -62,7 +62,7 @@ class Loaded:
     return first.grid
 
 
-def load(case: Case) -> Loaded:
+def load(case: Case, digests: Mapping[str, str] | None = None) -> Loaded:
   """Reads a case.
 
   A mask that was stored with other axes than its image is turned; one on
@@ -70,6 +70,7 @@ def load(case: Case) -> Loaded:
 
   Args:
     case: what a source found.
+    digests: of `file_digests`, if they are known already.
 
   Returns:
     Its voxels, points and boxes.
@@ -79,7 +80,7 @@ def load(case: Case) -> Loaded:
   """
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always", InputWarning)
-    digests = file_digests(case)
+    digests = file_digests(case) if digests is None else digests
     image = None if case.image is None else _read_image(case.image)
     if image is not None and image.source and image.source.format == "dicom":
       case = _with_facts(case)

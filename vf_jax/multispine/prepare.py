@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from vf_jax.errors import InputError
@@ -193,13 +193,14 @@ def run_job(job: _Job) -> Outcome:
 
 def _run_job(job: _Job) -> Outcome:
   case, store = job.case, job.store
-  print_of_it = fingerprint(case, job.spacing_mm)
+  digests = file_digests(case)
+  print_of_it = fingerprint(case, job.spacing_mm, digests)
   there = store is not None and (
     written_fingerprint(store, case.name) == print_of_it
   )
   if there and job.describe is None:
     return Outcome(case.name, "kept")
-  loaded = load(case)
+  loaded = load(case, digests)
   findings = check(loaded)
   description = job.describe(loaded, findings) if job.describe else None
   faults = [f.message for f in findings if f.severity == "error"]
@@ -214,18 +215,18 @@ def _run_job(job: _Job) -> Outcome:
   return Outcome(case.name, "written", findings, description=description)
 
 
-def fingerprint(case: Case, spacing_mm: float) -> str:
+def fingerprint(
+  case: Case, spacing_mm: float, digests: Mapping[str, str]
+) -> str:
   """Digest of everything that decides what a prepared case looks like.
 
   Args:
     case: the case.
     spacing_mm: voxel edge, mm.
+    digests: of its files.
 
   Returns:
     SHA-256; independent of the folder that the files lie in.
-
-  Raises:
-    InputError: if a file cannot be read.
   """
   values = {
     field.name: getattr(case, field.name)
@@ -235,7 +236,7 @@ def fingerprint(case: Case, spacing_mm: float) -> str:
     "schema": SCHEMA,
     "recipe": RECIPE,
     "spacing_mm": spacing_mm,
-    "digests": file_digests(case),
+    "digests": dict(digests),
     "annotates": sorted(case.annotates),
   }
   if isinstance(case.mask, MaskFile):
