@@ -254,7 +254,10 @@ def test_a_cluster_makes_the_same_store_though_a_worker_dies(
       report=kill_one,
     )  # fmt: skip
     assert killed
-    assert [o.status for o in outcomes] == ["written"] * 4
+    # A case whose worker died between writing it and saying so is done again,
+    # and then found to be there.
+    assert {o.status for o in outcomes} <= {"written", "kept"}
+    assert len(outcomes) == 4
   finally:
     for process in (*workers, scheduler):
       process.kill()
