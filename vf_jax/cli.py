@@ -154,6 +154,31 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     "[--config.key=value ...]",
   )
 
+  numbering = commands.add_parser(
+    "train-numbering",
+    help="train the numbering by points",
+    description="Learns levels from the detections of the VID archive. Writes "
+    "DIR/weights.npz, metrics.json and numbering.md; what is measured comes "
+    "from patients that were held back.",
+  )
+  numbering.add_argument(
+    "--data", required=True, metavar="TAR", help="vid_training.tar.xz"
+  )
+  numbering.add_argument("--out", required=True, metavar="DIR")
+  numbering.add_argument(
+    "--cross-validate",
+    type=int,
+    default=0,
+    metavar="K",
+    help="hold back each of K parts of the patients once",
+  )
+  numbering.add_argument(
+    "--config",
+    metavar="FILE",
+    help="FILE.py[:variant] (default: that of the shipped weights)",
+  )
+  numbering.set_defaults(run=_train_numbering)
+
   export = commands.add_parser(
     "export", help="write the weights of a run for prediction"
   )
@@ -276,6 +301,26 @@ def _demo(options: argparse.Namespace) -> int:
   from vf_jax.demo import run_demo
 
   run_demo(options.out, options.checkpoint)
+  return DONE
+
+
+def _train_numbering(options: argparse.Namespace) -> int:
+  from vf_jax.train.numbering import NumberingConfig, read_config
+  from vf_jax.train.numbering_run import train_numbering
+
+  config = read_config(options.config) if options.config else NumberingConfig()
+  metrics = train_numbering(
+    options.data,
+    options.out,
+    config,
+    options.cross_validate,
+    lambda text: print(text, flush=True),
+  )
+  held = metrics["held_back"]
+  if held:
+    rate = 100 * held["identification_rate"]
+    print(f"identification rate of patients held back: {rate:.2f} %")
+  print(f"weights {metrics['weights_sha256'][:12]} -> {options.out}")
   return DONE
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.models.decoders import numbering
+from vf_jax.models.decoders import level_chain, numbering
 from vf_jax.models.decoders.numbering import (
   VERTEBRAE,
   ChainScores,
@@ -24,10 +24,10 @@ def _chain(names_or_none, strength=6.0, rare=-4.0):
       levels[0, i, NAMES.index(name)] = strength
   advance = jax.nn.log_softmax(-2.0 * jnp.arange(numbering.MAX_ADVANCE))
   return ChainScores(
-    emissions=numbering._emissions(
+    emissions=level_chain.emission_scores(
       jnp.asarray(levels), jnp.full((1, points, 1), -2.0)
     ),
-    transitions=numbering._transitions(
+    transitions=level_chain.transition_scores(
       jnp.broadcast_to(advance, (1, points - 1, numbering.MAX_ADVANCE)),
       jnp.full(3, rare),
     ),

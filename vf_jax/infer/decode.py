@@ -16,7 +16,18 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from vf_jax.config import STEM_STRIDE, PredictConfig
+from vf_jax.infer.number_keypoints import number_keypoints
 from vf_jax.infer.windows import Sweep
+
+__all__ = [
+  "Instances",
+  "LesionBox",
+  "best_chain",
+  "find_instances",
+  "find_lesions",
+  "number_keypoints",
+  "suppress",
+]
 
 _GATE_MM = 25.0  # a vote further from every centre belongs to none
 _IRREGULAR = 0.15  # squared log gaps that leaving out a centre must save

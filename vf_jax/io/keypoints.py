@@ -223,9 +223,7 @@ def _read_members(
   return detected, truth, origins
 
 
-def _parse_mapping(
-  data: bytes, path: str | os.PathLike[str]
-) -> dict[str, str]:
+def _parse_mapping(data: bytes, path: str | os.PathLike[str]) -> dict[str, str]:
   try:
     lines = data.decode("utf-8-sig").splitlines()
   except UnicodeDecodeError as error:

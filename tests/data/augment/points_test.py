@@ -11,7 +11,7 @@ import pytest
 from vf_jax.config import MAX_ADVANCE
 from vf_jax.data.augment.points import ascends, draw_points
 from vf_jax.labels import BY_NAME, CODES, VERTEBRAE
-from vf_jax.models.decoders import numbering
+from vf_jax.models.decoders import level_chain, numbering
 from vf_jax.models.decoders.numbering import ChainScores
 
 CROP, SLOTS, SPACING = (48, 44, 46), 24, 2.0
@@ -132,10 +132,10 @@ def _chain_cost(rows) -> np.ndarray:
   """-log p of level sequences under a chain that knows anatomy only."""
   levels = jnp.asarray(rows)
   chain = ChainScores(
-    emissions=numbering._emissions(
+    emissions=level_chain.emission_scores(
       jnp.zeros((*levels.shape, len(VERTEBRAE))), jnp.zeros((*levels.shape, 1))
     ),
-    transitions=numbering._transitions(
+    transitions=level_chain.transition_scores(
       jnp.zeros((len(rows), levels.shape[1] - 1, MAX_ADVANCE)), jnp.zeros(3)
     ),
     mask=jnp.ones(levels.shape, bool),

@@ -1,0 +1,34 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The numbering by points that is shipped: three votes of a small transformer.
+
+Learns from the detections of VID (Buergin et al., MICCAI 2023). Results and
+the command that made them: benchmarks/results/numbering.md.
+
+    vf-jax train-numbering --data vid_training.tar.xz --out DIR \
+      --cross-validate 5 --config configs/numbering.py
+
+Variant: `numbering:test` takes two steps, for the test suite.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from vf_jax.train.numbering import NumberingConfig
+
+
+def get_config(variant: str = "") -> ConfigDict:
+  """Returns the configuration; `variant` is '' or 'test'."""
+  if variant not in ("", "test"):
+    raise ValueError(f"configs/numbering.py has no variant '{variant}': 'test'")
+  config = ConfigDict(dataclasses.asdict(NumberingConfig()))
+  if variant == "test":
+    config.width = 8
+    config.depth = 1
+    config.heads = 2
+    config.members = 1
+    config.steps = 2
+    config.batch = 4
+  return config
