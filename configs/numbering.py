@@ -7,7 +7,9 @@ the command that made them: benchmarks/results/numbering.md.
     vf-jax train-numbering --data vid_training.tar.xz --out DIR \
       --cross-validate 5 --config configs/numbering.py
 
-Variant: `numbering:test` takes two steps, for the test suite.
+Variants: `numbering:spare_verse` learns nothing from VerSe's validation and
+test scans, which VID contains: take such weights for a test on VerSe.
+`numbering:test` takes two steps, for the test suite.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from vf_jax.train.numbering import NumberingConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """Returns the configuration; `variant` is '' or 'test'."""
-  if variant not in ("", "test"):
-    raise ValueError(f"configs/numbering.py has no variant '{variant}': 'test'")
+  """Returns the configuration; see above for `variant`."""
+  if variant not in ("", "spare_verse", "test"):
+    raise ValueError(f"no variant '{variant}': use 'spare_verse' or 'test'")
   config = ConfigDict(dataclasses.asdict(NumberingConfig()))
+  config.spare_verse = variant == "spare_verse"
   if variant == "test":
     config.width = 8
     config.depth = 1

@@ -185,6 +185,18 @@ def patient_of(origin: str) -> str:
   return origin
 
 
+def is_held_back_by_verse(origin: str) -> bool:
+  """Whether a CT is of VerSe's validation or test part, which VID also uses.
+
+  Args:
+    origin: path as a mapping file has it.
+
+  Returns:
+    True for scans that nothing may learn from that is to be tested on VerSe.
+  """
+  return "verse" in origin and ("test" in origin or "validation" in origin)
+
+
 def _read_members(
   path: str | os.PathLike[str],
 ) -> tuple[dict[str, bytes], dict[str, bytes], dict[str, str]]:

@@ -61,6 +61,8 @@ class NumberingConfig:
     long_every: one step in so many sees the scans of many bodies.
     seed: of everything.
     coverage: share of scans that is to be answered.
+    spare_verse: leave out scans of VerSe's validation and test parts, for
+      weights that are to be used in a test on VerSe.
     augment: how scans are changed.
   """
 
@@ -78,6 +80,7 @@ class NumberingConfig:
   long_every: int = 6
   seed: int = 0
   coverage: float = 0.95
+  spare_verse: bool = False
   augment: NumberingAugment = dataclasses.field(
     default_factory=NumberingAugment
   )

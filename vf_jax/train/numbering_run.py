@@ -14,7 +14,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from vf_jax.io.atomic import write_text
-from vf_jax.io.keypoints import read_archive
+from vf_jax.io.keypoints import is_held_back_by_verse, read_archive
 from vf_jax.io.named_arrays import write_arrays
 from vf_jax.labels import VERTEBRAE
 from vf_jax.telemetry import run_facts
@@ -58,7 +58,16 @@ def train_numbering(
   folder = pathlib.Path(out)
   folder.mkdir(parents=True, exist_ok=True)
   facts = {"date": datetime.date.today().isoformat(), **run_facts()}
-  prepared = prepare(read_archive(data))
+  # Results are published; where the files lay on this machine is not.
+  words = [os.path.basename(word) for word in facts["command"][1:]]
+  facts["command"] = ["vf-jax", *words]
+  facts["cores"] = len(os.sched_getaffinity(0))
+  scans = [
+    scan
+    for scan in read_archive(data)
+    if not (config.spare_verse and is_held_back_by_verse(scan.origin))
+  ]
+  prepared = prepare(scans)
   report(f"{len(prepared)} scans")
   measured: dict[str, Any] | None = None
   threshold = _UNMEASURED
@@ -112,8 +121,8 @@ def table(metrics: Mapping[str, Any]) -> str:
   head = (
     "# Numbering by points\n\n"
     f"{metrics['date']}, `{' '.join(metrics['command'])}`, commit "
-    f"{metrics['git']}, {metrics['platform']}, Python {metrics['python']}, "
-    f"jax {metrics['packages'].get('jax')}.\n"
+    f"{metrics['git']}, {metrics['platform']}, {metrics['cores']} cores, "
+    f"Python {metrics['python']}, jax {metrics['packages'].get('jax')}.\n"
   )
   held = metrics["held_back"]
   if held is None:
