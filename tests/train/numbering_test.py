@@ -57,7 +57,7 @@ def test_the_truth_scores_full_marks(prepared):
     sure = np.ones(len(p.scan.levels))
     score = score_scan(p.scan, p.scan.levels, p.scan.bodies, sure)
     assert score.all_right
-    shifted = score_scan(p.scan, p.scan.levels + 1, p.scan.bodies, sure)
+    shifted = score_scan(p.scan, p.scan.levels + 3, p.scan.bodies, sure)
     assert shifted.hit == 0
     far = score_scan(p.scan, p.scan.levels, p.scan.bodies + 12.0, sure)
     assert far.hit == 0  # 12 mm along each axis are 20.8 mm

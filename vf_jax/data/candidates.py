@@ -26,6 +26,7 @@ _PEDICLE_MM = 25.0  # from where the pedicle is expected
 _WIDTH_MM = np.array([28.0, 0.0, 0.0])  # right to left pedicle of a vertebra
 _PAIR_MM = 20.0  # how far a pair may differ from that
 _SAME_MM = 3.0  # two detections nearer than this are one
+_OWN_MM = 8.0  # pedicles of a body that was detected itself
 _FLOOR = 1e-3  # scores beyond it say no more
 
 
@@ -75,7 +76,7 @@ def find_candidates(keypoints: Keypoints) -> Candidates:
   lonely = []
   for side, kind in enumerate((LEFT, RIGHT)):
     points = keypoints.points[keypoints.kinds == kind]
-    points = points[_canonical(points)]
+    points = points[_distinct(points, _canonical(points))]
     owner = _assign(bodies + _TO_PEDICLE[side], points, _PEDICLE_MM)
     for body, point in owner:
       vectors[body, side] = points[point] - bodies[body]
@@ -172,6 +173,17 @@ def _canonical(points: Float64[np.ndarray, "points 3"]) -> np.ndarray:
   return np.lexsort((points[:, 0], points[:, 1], -points[:, 2]))
 
 
+def _distinct(
+  points: Float64[np.ndarray, "points 3"], order: np.ndarray
+) -> Int64[np.ndarray, " kept"]:
+  """Points that none earlier in the order is the same as."""
+  kept: list[int] = []
+  for i in order:
+    if _apart(points[[i]], points[kept]).min(initial=np.inf) > _SAME_MM:
+      kept.append(int(i))
+  return np.array(kept, np.int64)
+
+
 def _bodies(
   keypoints: Keypoints,
 ) -> tuple[Float64[np.ndarray, "points 3"], Float64[np.ndarray, "points 3"]]:
@@ -182,11 +194,7 @@ def _bodies(
   logits = np.nan_to_num(np.log(sure) - np.log1p(-sure))
   best = -logits.max(axis=1, initial=-np.inf)
   order = np.lexsort((points[:, 0], points[:, 1], -points[:, 2], best))
-  kept: list[int] = []
-  for i in order:
-    if _apart(points[[i]], points[kept]).min(initial=np.inf) > _SAME_MM:
-      kept.append(int(i))
-  index = np.array(kept, np.int64)
+  index = _distinct(points, order)
   index = index[_canonical(points[index])]
   return points[index], logits[index]
 
@@ -232,4 +240,8 @@ def _bodies_of_pedicles(bodies, vectors, paired, left, right) -> list:
       vector = np.zeros((2, 3))
       vector[side] = points[i] - body
       rows.append((body, vector, [side == 0, side == 1]))
-  return rows
+  return [
+    row
+    for row in rows
+    if _apart(row[0][None], bodies).min(initial=np.inf) > _OWN_MM
+  ]

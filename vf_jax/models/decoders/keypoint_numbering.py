@@ -31,6 +31,9 @@ _LEVELS = len(VERTEBRAE)
 _USUAL_MM = 30.0  # from body to body
 _NEAR_MM = 20.0  # from body to pedicle
 
+# Batches are put together on the host.
+Numbers = Array | np.ndarray
+
 
 @flax.struct.dataclass
 class KeypointBatch:
@@ -46,13 +49,13 @@ class KeypointBatch:
     targets: index into `VERTEBRAE`, -1 for a false one or if not known.
   """
 
-  points: Float[Array, "scans points 3"]
-  pedicles: Float[Array, "scans points 2 3"]
-  paired: Float[Array, "scans points 2"]
-  scores: Float[Array, "scans points 3"]
-  made: Float[Array, "scans points"]
-  mask: Bool[Array, "scans points"]
-  targets: Int[Array, "scans points"]
+  points: Float[Numbers, "scans points 3"]
+  pedicles: Float[Numbers, "scans points 2 3"]
+  paired: Float[Numbers, "scans points 2"]
+  scores: Float[Numbers, "scans points 3"]
+  made: Float[Numbers, "scans points"]
+  mask: Bool[Numbers, "scans points"]
+  targets: Int[Numbers, "scans points"]
 
 
 @flax.struct.dataclass
