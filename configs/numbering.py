@@ -18,7 +18,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from vf_jax.train.numbering import NumberingConfig
+from vf_jax.train.numbering_config import NumberingConfig
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -305,7 +305,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _train_numbering(options: argparse.Namespace) -> int:
-  from vf_jax.train.numbering import NumberingConfig, read_config
+  from vf_jax.train.numbering_config import NumberingConfig, read_config
   from vf_jax.train.numbering_run import train_numbering
 
   config = read_config(options.config) if options.config else NumberingConfig()

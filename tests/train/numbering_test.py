@@ -19,7 +19,7 @@ from vf_jax.errors import ConfigError
 from vf_jax.infer.number_keypoints import load_numberer
 from vf_jax.io.keypoints import KINDS, read_archive
 from vf_jax.models.decoders.keypoint_numbering import KeypointBatch
-from vf_jax.train import numbering
+from vf_jax.train import numbering, numbering_config
 from vf_jax.train.numbering_augment import NumberingAugment, augment
 from vf_jax.train.numbering_scores import (
   ScanScore,
@@ -149,13 +149,16 @@ def test_augmented_scans_stay_scans(prepared):
 
 
 def test_configuration_file_is_checked(tmp_path):
-  assert numbering.read_config(str(CONFIG)) == numbering.NumberingConfig()
-  assert numbering.read_config(f"{CONFIG}:test").steps == 2
+  assert (
+    numbering_config.read_config(str(CONFIG))
+    == numbering_config.NumberingConfig()
+  )
+  assert numbering_config.read_config(f"{CONFIG}:test").steps == 2
   for name in (f"{CONFIG}:other", str(tmp_path / "none.py")):
     with pytest.raises(ConfigError, match="--config"):
-      numbering.read_config(name)
+      numbering_config.read_config(name)
   with pytest.raises(ConfigError, match="heads"):
-    numbering.NumberingConfig(width=10, heads=4)
+    numbering_config.NumberingConfig(width=10, heads=4)
 
 
 def test_command_trains_measures_and_its_weights_number(tmp_path):

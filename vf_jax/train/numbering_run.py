@@ -19,11 +19,11 @@ from vf_jax.io.named_arrays import write_arrays
 from vf_jax.labels import VERTEBRAE
 from vf_jax.telemetry import run_facts
 from vf_jax.train.numbering import (
-  NumberingConfig,
   cross_validate,
   prepare,
   train_members,
 )
+from vf_jax.train.numbering_config import NumberingConfig
 from vf_jax.train.numbering_scores import ScanScore, coverage_curve, summarise
 
 _UNMEASURED = 0.8  # threshold of confidence when nothing was held back
