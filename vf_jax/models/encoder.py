@@ -8,7 +8,6 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
@@ -215,12 +214,14 @@ class Transformer(nn.Module):
     Returns:
       The tokens after the blocks in `taps`, and last the normalised output.
     """
-    batch, *grid, dim = tokens.shape
-    flat = tokens.reshape(batch, int(np.prod(grid)), dim)
+    batch, depth, height, width, dim = tokens.shape
+    flat = tokens.reshape(batch, depth * height * width, dim)
     flat = constrain(flat, "batch", "tokens", None)
     angles = None
     if self.positions == "rotary":
-      angles = jnp.asarray(rotary_angles(tuple(grid), self.dim // self.heads))
+      angles = jnp.asarray(
+        rotary_angles((depth, height, width), self.dim // self.heads)
+      )
     if self.scan:
       flat, states = self.blocks(flat, domain, angles)
     else:
@@ -230,6 +231,6 @@ class Transformer(nn.Module):
         states.append(state)
     flat = self.norm(flat)
     return tuple(
-      state.reshape(batch, *grid, dim)
+      state.reshape(tokens.shape)
       for state in (*(states[tap] for tap in self.taps), flat)
     )

@@ -223,19 +223,14 @@ class UnetrDecoder(nn.Module):
   def __call__(
     self,
     image: Volume,
-    states: tuple[
-      Float[Array, "batch d h w dim"],
-      Float[Array, "batch d h w dim"],
-      Float[Array, "batch d h w dim"],
-      Float[Array, "batch d h w dim"],
-    ],
+    states: tuple[Float[Array, "batch d h w dim"], ...],
     domain: Domain = None,
   ) -> Decoded:
     """Decodes.
 
     Args:
       image: the network's input, `TOKEN` times the states' resolution.
-      states: hidden states on the token grid, from shallow to deep; the last
+      states: four hidden states on the token grid, shallow to deep; the last
         is the normalised output of the transformer.
       domain: embedding of the scan's domain, which modulates the way up.
 
