@@ -123,7 +123,9 @@ class Pool:
 
 
 def pool_scans(
-  scans: Sequence[tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"], int]],
+  scans: Sequence[
+    tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"], int]
+  ],
 ) -> Pool:
   """Joins scans.
 

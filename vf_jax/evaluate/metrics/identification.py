@@ -121,7 +121,9 @@ def identify(
       code for i, code in enumerate(both) if code in near and lenient[i] == i
     ),
     strict_hits=tuple(
-      code for i, code in enumerate(both) if code in near and strict[i] == own[i]
+      code
+      for i, code in enumerate(both)
+      if code in near and strict[i] == own[i]
     ),
     distance_mm=distance,
   )

@@ -124,7 +124,7 @@ def surface_distances(
     raise ValueError(f"shapes {prediction.shape} and {truth.shape} differ.")
   # Without its rotation the map is a diagonal, but for shear, and products
   # with whole voxels are as exact as they can be.
-  upright = np.linalg.qr(steps_mm, mode="r")
+  upright = np.linalg.qr(steps_mm).R
   areas = surfel_areas(steps_mm)
   cells_p, codes_p = find_surfels(prediction)
   cells_t, codes_t = find_surfels(truth)

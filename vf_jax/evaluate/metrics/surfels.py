@@ -151,5 +151,7 @@ def _triangles(polygon: list[Point]) -> list[Float64[np.ndarray, " 3"]]:
 
   return max(
     choices(0, len(points) - 1),
-    key=lambda vectors: round(sum(np.linalg.norm(v) for v in vectors), 9),
+    key=lambda vectors: round(
+      sum(float(np.linalg.norm(v)) for v in vectors), 9
+    ),
   )
