@@ -117,7 +117,7 @@ def evaluate(
     )
   cases = tuple(found[name] for name in sorted(found))
   measures = summarise(cases, summed, measured)
-  lines = _describe(cases, matching, refused)
+  lines = _describe(cases, matching, refused, min(measured.tolerances_mm))
   facts: dict[str, Any] = {
     "predictions": os.fspath(predictions),
     "references": os.fspath(references),
@@ -151,7 +151,10 @@ def _make_folder(folder: pathlib.Path) -> None:
 
 
 def _describe(
-  cases: Sequence[CaseMeasures], matching: Matching, refused: dict[str, str]
+  cases: Sequence[CaseMeasures],
+  matching: Matching,
+  refused: dict[str, str],
+  tolerance_mm: float,
 ) -> tuple[str, ...]:
   patients = len({case.patient for case in cases})
   lines = [f"{len(cases)} scans of {patients} patients."]
@@ -185,4 +188,10 @@ def _describe(
     if found:
       words = "; ".join(words_of[kind] for kind in sorted(found))
       lines.append(f"Points of the {side}: {words}.")
+  coarse = sum(case.spacing_mm > tolerance_mm for case in cases)
+  if coarse:
+    lines.append(
+      f"{coarse} scans have a spacing above {tolerance_mm:g} mm: there a "
+      "tolerance of less than a voxel asks for the very same surface."
+    )
   return tuple(lines)

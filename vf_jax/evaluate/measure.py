@@ -144,6 +144,7 @@ class CaseMeasures:
     extra: superfluous levels, from head to foot.
     lesions: None if the reference says nothing of lesions.
     point_kinds: of prediction and reference.
+    spacing_mm: of the reference's mask, the largest; NaN without one.
     notes: what its reader should know, in words.
   """
 
@@ -156,6 +157,7 @@ class CaseMeasures:
   extra: tuple[int, ...]
   lesions: LesionMeasures | None
   point_kinds: tuple[str, str]
+  spacing_mm: float
   notes: tuple[str, ...]
 
   @property
@@ -207,6 +209,7 @@ def measure_case(
     extra=(),
     lesions=lesions,
     point_kinds=(prediction.point_kind, reference.point_kind),
+    spacing_mm=math.nan,
     notes=notes,
   )
   if reference.labels is None:
@@ -270,6 +273,7 @@ def _with_vertebrae(
     vertebrae=tuple(rows),
     spine_dice=overlap.spine_dice(),
     identification=identification,
+    spacing_mm=max(reference.labels.spacing),
     extra=tuple(sorted(extra, key=lambda c: BY_CODE[c].order)),
   )
 

@@ -215,6 +215,13 @@ def _add_masks(
     f"{_SCANS} of Dice with the same predicted level; missed = 0",
     count,
   )
+  whole = [(c, [v.dice for v in c.true_vertebrae if not v.cut]) for c in scans]
+  table.add(
+    "dice_whole",
+    table.mean((c, float(np.mean(dice))) for c, dice in whole if dice),
+    "the same over vertebrae that the field of view does not cut",
+    f"{sum(len(dice) for _, dice in whole)} vertebrae",
+  )
   table.add(
     "dice_instance",
     over_scans(lambda v: v.matched_dice),
