@@ -4,8 +4,8 @@
 A vertebra that the prediction lacks has Dice 0, NSD 0 and infinite distances.
 A predicted level that the reference lacks is superfluous, with two exceptions
 which are *excused*, neither right nor wrong: a vertebra that the field of view
-cuts, beyond the first or last level of the reference, because VerSe and others
-do not annotate those; and one that lies, with half of its voxels or more,
+cuts, above the first or below the last level of the reference, because VerSe and
+others do not annotate those; and one that lies, with half of its voxels or more,
 where the reference knows nothing (code 255).
 """
 
@@ -287,12 +287,17 @@ def _excused(
   """Predicted levels that the reference does not judge, see the module."""
   there = set(reference.shapes) | set(reference.points)
   orders = [BY_CODE[code].order for code in there]
+  heights = [shape.centre_mm[2] for shape in reference.shapes.values()]
+  heights += [point[2] for point in reference.points.values()]
   excused = set()
   for code, shape in prediction.shapes.items():
     if code in there:
       continue
-    order = BY_CODE[code].order
-    beyond = bool(orders) and not min(orders) <= order <= max(orders)
+    order, height = BY_CODE[code].order, shape.centre_mm[2]
+    beyond = bool(orders) and (
+      (order < min(orders) and height > max(heights))
+      or (order > max(orders) and height < min(heights))
+    )
     if beyond and shape.cut and not options.count_cut:
       excused.add(code)
     assert prediction.labels is not None, "it has shapes"
