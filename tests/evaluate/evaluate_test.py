@@ -136,7 +136,7 @@ def test_what_is_refused_is_named_and_counted(
   for name in ("a", "b", "c"):
     references.add(name, spine())
     predictions.add(name, spine())
-  predictions.add("a", spine(), grid=Grid(SHAPE, GRID.affine * 1.5))
+  predictions.add("a", spine(), grid=Grid(SHAPE, np.diag([2.0, 2, 2, 1])))
   (references.root / "b" / "b_seg-vert_msk.nii.gz").write_bytes(b"none")
   code = cli.main(
     [

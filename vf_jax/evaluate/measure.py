@@ -4,9 +4,9 @@
 A vertebra that the prediction lacks has Dice 0, NSD 0 and infinite distances.
 A predicted level that the reference lacks is superfluous, with two exceptions
 which are *excused*, neither right nor wrong: a vertebra that the field of view
-cuts, above the first or below the last level of the reference, because VerSe and
-others do not annotate those; and one that lies, with half of its voxels or more,
-where the reference knows nothing (code 255).
+cuts, above the first or below the last level of the reference, because VerSe
+and others do not annotate those; and one that lies, with half of its voxels or
+more, where the reference knows nothing (code 255).
 """
 
 from __future__ import annotations

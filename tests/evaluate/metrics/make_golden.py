@@ -138,7 +138,12 @@ def detections(scans) -> dict:
     if name.startswith(("AP_IoU", "mAP"))
   }
   first = metric.iou_thresholds.searchsorted(0.1 - 1e-9)
-  one = [scan[0] for scan in matched]
+  # A scan with neither boxes nor lesions has no class.
+  nothing = {
+    "dtMatches": np.zeros((len(metric.iou_thresholds), 0)),
+    "dtScores": np.zeros(0),
+  }
+  one = [scan.get(0, nothing) for scan in matched]
   right = [scan["dtMatches"][first].astype(bool) for scan in one]
   ordered = [scan["dtScores"] for scan in one]
   lesions = [len(true) for true in truth]
