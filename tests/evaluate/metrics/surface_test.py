@@ -206,7 +206,7 @@ def test_a_sheared_grid_measures_world_distances():
   sides = surfel_areas(steps)[find_surfels(plate)[1]]
   face = sides.max()
   assert np.isclose(sides, face).sum() == 2 * 39 * 39
-  assert face == pytest.approx(2.0)
+  assert face == pytest.approx(math.hypot(0.6, 2))
 
 
 def test_every_cut_edge_is_a_corner_of_one_polygon():
