@@ -46,13 +46,15 @@ def a_set(predictions, references):
   for name in ("sub-1_ses-1", "sub-1_ses-2", "sub-2", "sub-3", "sub-4"):
     references.add(name, spine(), lesions=[lesion])
   references.add("sub-5", spine(), lesions=[])
-  predictions.add("sub-1_ses-1", spine(), lesions=[((1.0, 20, 80), 0.9)])
-  predictions.add("sub-1_ses-2", spine(side=1), lesions=[((0.0, 29, 80), 0.8)])
+  predictions.add("sub-1_ses-1", spine(), lesions=[((1.0, 20.0, 80.0), 0.9)])
+  predictions.add(
+    "sub-1_ses-2", spine(side=1), lesions=[((0.0, 29.0, 80.0), 0.8)]
+  )
   gone = spine()
   gone[gone == 22] = 0
   predictions.add("sub-2", gone, lesions=[])
   predictions.add("sub-3", spine(side=2))
-  predictions.add("sub-5", spine(), lesions=[((0.0, 20, 80), 0.7)])
+  predictions.add("sub-5", spine(), lesions=[((0.0, 20.0, 80.0), 0.7)])
   predictions.add("sub-9", spine())
   return predictions, references
 
@@ -243,8 +245,8 @@ def test_processes_give_the_same_tables(a_set, tmp_path):
 
 def test_references_of_lesions_alone(predictions, references, tmp_path):
   for name in ("a", "b", "c"):
-    references.add(name, lesions=[((0.0, 0, 0), 1.0)])
-    predictions.add(name, lesions=[((0.0, 0, 0), 0.6)])
+    references.add(name, lesions=[((0.0, 0.0, 0.0), 1.0)])
+    predictions.add(name, lesions=[((0.0, 0.0, 0.0), 0.6)])
   found = evaluate(
     predictions.root, references.root, tmp_path / "o", summed=QUICK, workers=0
   )

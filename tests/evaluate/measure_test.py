@@ -208,7 +208,7 @@ def test_a_cut_vertebra_without_point_is_no_part_of_the_rates(measure):
 
 def test_centres_of_mass_are_compared_with_their_like(predictions, references):
   predictions.add(
-    "a", spine(), points=dict.fromkeys(middles(spine()), (0,) * 3)
+    "a", spine(), points=dict.fromkeys(middles(spine()), (0.0,) * 3)
   )
   references.add("a", spine(), points=None)
   write_centroids(

@@ -68,7 +68,7 @@ def bootstrap(
   statistic: Statistic,
   draws: Num[np.ndarray, "replicates patients"],
   *,
-  confidence: float = 0.95,
+  confidence: int | float = 0.95,
   method: Method = "BCa",
 ) -> Interval:
   """Interval of a statistic over patients.

@@ -74,7 +74,7 @@ def centre_nearness(
 def match_scan(
   scores: Float64[np.ndarray, " detections"],
   similarity: Float64[np.ndarray, "detections lesions"],
-  least: float,
+  least: int | float,
 ) -> Bool[np.ndarray, " detections"]:
   """Tells which detections of a scan are right.
 
@@ -192,7 +192,7 @@ def _recall_points_up_to(
 def froc(
   pool: Pool,
   weights: Weights,
-  points: Sequence[float] = FROC_POINTS,
+  points: Sequence[int | float] = FROC_POINTS,
 ) -> Float64[np.ndarray, "replicates points"]:
   """Sensitivity at given false positives per scan.
 
@@ -237,7 +237,7 @@ def _interpolate(at, xs, ys):
 
 
 def precision_recall(
-  pool: Pool, weights: Weights, least_score: float
+  pool: Pool, weights: Weights, least_score: int | float
 ) -> tuple[
   Float64[np.ndarray, " replicates"], Float64[np.ndarray, " replicates"]
 ]:

@@ -90,7 +90,7 @@ class Identification:
 def identify(
   prediction: Mapping[int, Point],
   truth: Mapping[int, Point],
-  limit_mm: float = HIT_MM,
+  limit_mm: int | float = HIT_MM,
 ) -> Identification:
   """Compares the points of one scan.
 

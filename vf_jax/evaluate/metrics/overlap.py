@@ -119,7 +119,7 @@ def _extent(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, ...] | None:
 
 
 def match_instances(
-  overlap: LabelOverlap, least_iou: float = 0.1
+  overlap: LabelOverlap, least_iou: int | float = 0.1
 ) -> dict[int, tuple[int, float]]:
   """Pairs true with predicted instances whatever their labels say.
 

@@ -40,7 +40,7 @@ class SurfaceDistances:
   from_truth_mm: Float64[np.ndarray, " truth"]
   truth_mm2: Float64[np.ndarray, " truth"]
 
-  def hausdorff(self, percent: float = 100) -> float:
+  def hausdorff(self, percent: int | float = 100) -> float:
     """Hausdorff distance, or a percentile of it.
 
     Args:
@@ -83,7 +83,7 @@ class SurfaceDistances:
       np.concatenate([self.prediction_mm2, self.truth_mm2]),
     )
 
-  def surface_dice(self, tolerance_mm: float) -> float:
+  def surface_dice(self, tolerance_mm: int | float) -> float:
     """NSD: area of both surfaces within the tolerance, over their area.
 
     Args:
@@ -171,7 +171,7 @@ def _sorted(distances, areas):
   return distances[order], areas[order]
 
 
-def _percentile(distances, areas, percent: float) -> float:
+def _percentile(distances, areas, percent: int | float) -> float:
   shares = np.cumsum(areas) / areas.sum()
   index = np.searchsorted(shares, percent / 100)
   return float(distances[min(index, len(distances) - 1)])
