@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from boxed_spine import CODES, GRID, SHAPE, spine
+from boxed_spine import CODES, SHAPE, spine
 
 from vf_jax import cli
 from vf_jax.evaluate.evaluate import FILES, evaluate

@@ -124,7 +124,7 @@ class Pool:
 
 def pool_scans(
   scans: Sequence[
-    tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"], int]
+    tuple[Float64[np.ndarray, " _"], Bool[np.ndarray, " _"], int]
   ],
 ) -> Pool:
   """Joins scans.
