@@ -14,7 +14,7 @@ _LABELS = 256
 
 
 def dice(
-  prediction: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*shape"]
+  prediction: Bool[np.ndarray, "*shape"], truth: Bool[np.ndarray, "*other"]
 ) -> float:
   """2 |P and T| / (|P| + |T|).
 
@@ -73,7 +73,7 @@ class LabelOverlap:
 
 
 def label_overlap(
-  prediction: UInt8[np.ndarray, "x y z"], truth: UInt8[np.ndarray, "x y z"]
+  prediction: UInt8[np.ndarray, "x y z"], truth: UInt8[np.ndarray, "u v w"]
 ) -> LabelOverlap:
   """Counts the voxels of every pair of labels in one pass.
 

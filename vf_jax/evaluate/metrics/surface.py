@@ -101,7 +101,7 @@ class SurfaceDistances:
 
 def surface_distances(
   prediction: Bool[np.ndarray, "x y z"],
-  truth: Bool[np.ndarray, "x y z"],
+  truth: Bool[np.ndarray, "u v w"],
   steps_mm: Float64[np.ndarray, "3 3"],
 ) -> SurfaceDistances:
   """Measures the distances between the surfaces of two masks.
