@@ -12,9 +12,19 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
 
 import numpy as np
+from hlo_text import (
+  Computation,
+  Instruction,
+  all_called,
+  called,
+  dimensions,
+  parse,
+  parts_of,
+  shape_bytes,
+  trip_count,
+)
 
 COLLECTIVES = (
   "all-reduce",
@@ -23,46 +33,12 @@ COLLECTIVES = (
   "all-to-all",
   "collective-permute",
 )
-_BITS = {
-  "pred": 8, "bf16": 16, "f16": 16, "f32": 32, "f64": 64, "c64": 64,
-  "c128": 128, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16,
-  "s32": 32, "u32": 32, "s64": 64, "u64": 64, "f8e4m3fn": 8, "f8e5m2": 8,
-}  # fmt: skip
 # They name or wait for what another instruction has paid for.
 _FREE = {
   "parameter", "constant", "tuple", "get-tuple-element", "bitcast",
   "after-all", "partition-id", "replica-id", "opt-barrier", "add-dependency",
 }  # fmt: skip
 _SLICES = {"slice", "dynamic-slice", "gather"}
-_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?")
-_INSTRUCTION = re.compile(r"^\s*(ROOT )?%?([\w.\-]+) = ")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-  """One line of a program.
-
-  Attributes:
-    name: of the value.
-    shape: text of its type.
-    opcode: what is done.
-    operands: names of values.
-    inside: text between the brackets, a literal or a number for some.
-    attributes: text after them.
-    root: whether it is what its computation returns.
-  """
-
-  name: str
-  shape: str
-  opcode: str
-  operands: tuple[str, ...]
-  inside: str
-  attributes: str
-  root: bool
-
-
-Computation = dict[str, Instruction]
 
 
 @dataclasses.dataclass
@@ -109,97 +85,17 @@ def account(text: str, looped: bool = True) -> Account:
   return found
 
 
-def parse(text: str) -> tuple[dict[str, Computation], str]:
-  """Reads all computations of a program.
-
-  Args:
-    text: `compiled.as_text()`.
-
-  Returns:
-    Computations by name, and the name of the entry.
-
-  Raises:
-    ValueError: if there is no entry.
-  """
-  module: dict[str, Computation] = {}
-  current, entry = None, ""
-  for line in text.splitlines():
-    start = _COMPUTATION.match(line)
-    if start:
-      current = module.setdefault(start.group(2), {})
-      entry = start.group(2) if start.group(1) else entry
-    elif current is not None and (found := _INSTRUCTION.match(line)):
-      current[found.group(2)] = _instruction(line, found)
-  if not entry:
-    raise ValueError("no ENTRY computation: is this the text of a program?")
-  return module, entry
-
-
-def shape_bytes(shape: str, hbm: bool = False) -> float:
-  """Size of a type, of a tuple with all its parts.
-
-  Args:
-    shape: as `f32[8,128]{1,0}` or `(bf16[2], s32[])`.
-    hbm: leaves out what the layout places in the chip's own memory, as
-      `f32[8,128]{1,0:S(1)}`.
-
-  Returns:
-    Bytes; types that hold no data count nothing.
-  """
-  return sum(
-    _BITS.get(kind, 0) / 8 * math.prod(int(n) for n in dims.split(",") if n)
-    for kind, dims, layout in _ARRAY.findall(shape)
-    if not (hbm and "S(" in layout)
-  )
-
-
-def _dims(shape: str) -> tuple[int, ...]:
-  """Dimensions of an array's type."""
-  return tuple(int(n) for n in _ARRAY.search(shape)[2].split(",") if n)
-
-
-def _instruction(line, found) -> Instruction:
-  rest = line[found.end() :]
-  if rest.startswith("("):
-    end = _closing(rest, 0) + 1
-  else:
-    end = rest.index(" ")
-  shape, rest = rest[:end], rest[end:].lstrip()
-  start = rest.index("(")
-  end = _closing(rest, start)
-  inside = rest[start + 1 : end]
-  return Instruction(
-    name=found.group(2),
-    shape=shape,
-    opcode=rest[:start],
-    operands=tuple(re.findall(r"%([\w.\-]+)", inside)),
-    inside=inside,
-    attributes=rest[end + 1 :],
-    root=bool(found.group(1)),
-  )
-
-
-def _closing(text, start):
-  """Index of the bracket that closes the one at `start`."""
-  depth = 0
-  for place in range(start, len(text)):
-    depth += {"(": 1, ")": -1}.get(text[place], 0)
-    if not depth:
-      return place
-  raise ValueError(f"bracket never closed: {text[:80]}")
-
-
 def _walk(module, computation, times, looped, total):
   for one in computation.values():
     if one.opcode == "while":
       count = trip_count(one, module)
-      body = _called(one, "body")
+      body = called(one, "body")
       total.loops[body] = count
       inner = times * max(count, 1) if looped else times
-      for name in (body, _called(one, "condition")):
+      for name in (body, called(one, "condition")):
         _walk(module, module[name], inner, looped, total)
     elif one.opcode in ("call", "conditional", "async-start"):
-      for name in _all_called(one):
+      for name in all_called(one):
         _walk(module, module[name], times, looped, total)
     else:
       total.bytes += times * _bytes(module, computation, one, False)
@@ -213,7 +109,7 @@ def _add_work(module, computation, one, times, total):
   """Operations and collectives of an instruction, inside fusions too."""
   kind = one.opcode.removesuffix("-start")
   if one.opcode == "fusion":
-    fused = module[_called(one, "calls")]
+    fused = module[called(one, "calls")]
     for inner in fused.values():
       _add_work(module, fused, inner, times, total)
   elif kind in COLLECTIVES:
@@ -242,49 +138,15 @@ def _add_collective(computation, one, kind, times, total):
 
 def _group_size(attributes: str) -> int:
   """Chips of one group; 0 if the text does not say."""
+  named = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
+  if named:
+    sizes = dict(re.findall(r"'([^']+)'=(\d+)", named[1]))
+    return math.prod(int(sizes[a]) for a in re.findall(r"'([^']+)'", named[2]))
   iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes)
   if iota:
-    return int(iota.group(2))
+    return int(iota[2])
   listed = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
-  return len(listed.group(1).split(",")) if listed else 0
-
-
-def trip_count(loop: Instruction, module: Mapping[str, Computation]) -> int:
-  """How often a loop runs.
-
-  Args:
-    loop: a `while`.
-    module: all computations.
-
-  Returns:
-    What the compiler noted, else the constant that the condition compares
-    with; 0 if there is neither.
-  """
-  known = re.search(r'known_trip_count"?[:=]\{"n":"?(\d+)', loop.attributes)
-  if known:
-    return int(known.group(1))
-  condition = module[_called(loop, "condition")].values()
-  limits = [one.inside for one in condition if one.opcode == "constant"]
-  # The condition of a scan compares its counter, from 0 up, with one number.
-  return int(limits[0]) if len(limits) == 1 and limits[0].isdigit() else 0
-
-
-def _called(one: Instruction, key: str) -> str:
-  found = re.search(rf"\b{key}=%?([\w.\-]+)", one.attributes)
-  if not found:
-    raise ValueError(f"{one.opcode} {one.name} names no {key}")
-  return found.group(1)
-
-
-def _all_called(one: Instruction) -> list[str]:
-  found = re.findall(
-    r"(?:to_apply|calls|true_computation|false_computation)=%?([\w.\-]+)",
-    one.attributes,
-  )
-  branches = re.search(r"branch_computations=\{([^}]*)\}", one.attributes)
-  if branches:
-    found += [name.strip().lstrip("%") for name in branches[1].split(",")]
-  return found
+  return len(listed[1].split(",")) if listed else 0
 
 
 def _bytes(module, computation, one: Instruction, hbm: bool) -> float:
@@ -297,7 +159,7 @@ def _bytes(module, computation, one: Instruction, hbm: bool) -> float:
   # XLA keeps some values in the chip's own memory: 0 or 1.
   outside = [float(size > 0) for size in sizes]
   if op == "fusion":
-    fused = module[_called(one, "calls")]
+    fused = module[called(one, "calls")]
     read = sum(
       min(size, _read(module, fused, number)) * away
       for number, (size, away) in enumerate(zip(sizes, outside))
@@ -319,24 +181,13 @@ def _bytes(module, computation, one: Instruction, hbm: bool) -> float:
 
 def _moved(one, shapes, hbm):
   """Bytes of a move that runs beside other work."""
-  parts = _top_level(one.shape)
+  parts = parts_of(one.shape)
   if one.opcode == "copy-start":  # target, source, a flag
     return shape_bytes(parts[0], hbm) + shape_bytes(parts[1], hbm)
   if "slice" in one.opcode:  # sources, target, a flag
     away = float(shape_bytes(parts[0], hbm) > 0)
     return shape_bytes(parts[1], hbm) + away * shape_bytes(parts[1])
   return 2 * sum(shape_bytes(shape, hbm) for shape in shapes)
-
-
-def _top_level(shape: str) -> list[str]:
-  """The parts of a tuple's type, which may be tuples themselves."""
-  parts, depth, start = [], 0, 1
-  for place, letter in enumerate(shape):
-    depth += (letter in "([{") - (letter in ")]}")
-    if depth == 0 or (depth == 1 and letter == ","):
-      parts.append(shape[start:place])
-      start = place + 1
-  return parts
 
 
 def _read(module, fused: Computation, number: int) -> float:
@@ -357,7 +208,7 @@ def _read(module, fused: Computation, number: int) -> float:
       elif use.opcode in _SLICES and use.operands[0] == at:
         total += shape_bytes(use.shape)
       elif use.opcode == "fusion":
-        inner = module[_called(use, "calls")]
+        inner = module[called(use, "calls")]
         for place, operand in enumerate(use.operands):
           total += _read(module, inner, place) if operand == at else 0.0
       elif use.opcode != "dynamic-update-slice" or use.operands[0] != at:
@@ -376,7 +227,7 @@ def _written(fused, root, shape, hbm):
   if root.opcode == "tuple":
     return sum(
       _written(fused, fused[name], part, hbm)
-      for name, part in zip(root.operands, _top_level(shape))
+      for name, part in zip(root.operands, parts_of(shape))
     )
   if root.opcode == "dynamic-update-slice" and shape_bytes(shape, hbm):
     return shape_bytes(fused[root.operands[1]].shape)
@@ -385,8 +236,8 @@ def _written(fused, root, shape, hbm):
 
 def _flops(computation, one: Instruction) -> float:
   if one.opcode == "dot":
-    left = _dims(computation[one.operands[0]].shape)
-    out = _dims(one.shape)
+    left = dimensions(computation[one.operands[0]].shape)
+    out = dimensions(one.shape)
     axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.attributes)
     summed = (
       [left[int(a)] for a in axes.group(1).split(",") if a] if axes else []
@@ -401,8 +252,8 @@ def _flops(computation, one: Instruction) -> float:
 
 def _convolution_flops(computation, one: Instruction) -> float:
   """Counts only products whose input is not padding, as XLA does."""
-  shapes = [_dims(computation[o].shape) for o in one.operands[:2]]
-  shapes.append(_dims(one.shape))
+  shapes = [dimensions(computation[o].shape) for o in one.operands[:2]]
+  shapes.append(dimensions(one.shape))
   labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", one.attributes)
   left, kernel, out = (
     dict(zip(names, shape)) for names, shape in zip(labels.groups(), shapes)
