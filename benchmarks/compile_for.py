@@ -8,6 +8,11 @@ allocated: state and windows are shapes only.
     python benchmarks/compile_for.py --config configs/fast.py:B \
       --for v5e:2x2 --mesh data=4 --batch 8 --json FILE
 
+    python benchmarks/compile_for.py --table benchmarks/results
+
+`--table` compiles what docs/training.md quotes, each in a fresh process, and
+goes on where it was interrupted (days later if need be: a row has its date).
+
 `--for`: v5e:2x2, v5e:16x16, v5p:2x2x2, v6e:2x4, ..., h100:1, h100:8. TPUs need
 `pip install vf-jax[tpu]`, GPUs `vf-jax[cuda]`. `--set model.crop=(192,192,192)`
 overrides the configuration. `--without-augment` compiles the step on ready
@@ -15,12 +20,12 @@ crops, so that the difference is what augmentation costs.
 
 Three accounts are given, per chip. XLA's own (`compiler_*`) counts the body of
 a loop once. `hlo_account.py` reads the program's text by the same rules with
-every loop as often as it runs, once over all memories (`bytes`) and once without
-what XLA keeps in the chip's own memory (`hbm_bytes`); the roofline takes the
-latter. Operations are counted there (`flops`, recomputation included) and from
-the shapes of the layers (`model_flops`, vf_jax/models/cost.py, without it); the
-MFU takes the latter. For GPUs operations are those of the shapes, because the
-text names library calls.
+every loop as often as it runs, once over all memories (`bytes`) and once
+without what XLA keeps in the chip's own memory (`hbm_bytes`); the roofline
+takes the latter. Operations are counted there (`flops`, recomputation
+included) and from the shapes of the layers (`model_flops`,
+vf_jax/models/cost.py, without it); the MFU takes the latter. For GPUs
+operations are those of the shapes, because the text names library calls.
 """
 
 from __future__ import annotations
@@ -40,8 +45,8 @@ from typing import Any
 from unittest import mock
 
 import chips
+import compile_for_table
 import hlo_account
-import measuring
 
 _HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(_HERE.parent))
@@ -52,19 +57,26 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]")
-  parser.add_argument("--for", required=True, dest="target", metavar="CHIPS")
+  parser.add_argument("--config", metavar="FILE[:VARIANT]")
+  parser.add_argument("--for", dest="target", metavar="CHIPS")
   parser.add_argument("--mesh", default="", metavar="data=4,fsdp=1")
   parser.add_argument("--batch", type=int, help="crops a step, all chips")
   parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
   parser.add_argument("--without-augment", action="store_true")
   parser.add_argument("--json", metavar="FILE")
   parser.add_argument("--hlo", metavar="FILE", help="writes the program's text")
+  parser.add_argument("--table", metavar="DIR")
   options = parser.parse_args()
+  if options.table:
+    compile_for_table.fill(pathlib.Path(options.table), __file__)
+    return
+  if not options.config or not options.target:
+    parser.error("give --config and --for, or --table")
   row = measure(options)
   print(report(row))
   if options.json:
     pathlib.Path(options.json).write_text(json.dumps(row, indent=1) + "\n")
+  print(json.dumps(row))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -223,7 +235,7 @@ def as_if_on(backend: str):
   import jax
 
   jax.clear_caches()
-  with mock.patch.object(jax, "default_backend", lambda: backend):
+  with mock.patch.object(jax, "default_backend", return_value=backend):
     yield
 
 
