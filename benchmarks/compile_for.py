@@ -189,8 +189,14 @@ def devices_of(name: str, shape: tuple[int, ...]) -> list[Any]:
 
   if name != "h100":
     text = f"{name}:{'x'.join(map(str, shape))}"
+    # A host of four chips is what it takes for granted.
+    alone = (
+      {"chips_per_host_bounds": (1, 1, 1)} if math.prod(shape) == 1 else {}
+    )
     return list(
-      topologies.get_topology_desc(topology_name=text, platform="tpu").devices
+      topologies.get_topology_desc(
+        topology_name=text, platform="tpu", **alone
+      ).devices
     )
   text = f"1x{math.prod(shape)}x1"  # slices x hosts x GPUs
   return list(
@@ -253,7 +259,7 @@ def step_and_arguments(config: Any, mesh: Any, ready: bool) -> tuple[Any, Any]:
   import jax
 
   from vf_jax.data.augment.augmentation import centre_crops
-  from vf_jax.parallel.sharding import batch_shardings, state_shardings
+  from vf_jax.parallel.sharding import batch_sharding, state_shardings
   from vf_jax.train import step as training
   from vf_jax.train.state import init_state
 
@@ -262,10 +268,14 @@ def step_and_arguments(config: Any, mesh: Any, ready: bool) -> tuple[Any, Any]:
   if ready:
     batch = jax.eval_shape(lambda p: centre_crops(p, config.model), batch)
     training.augment = lambda crops, *_: crops
-  place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)  # noqa: E731
+
+  def place(leaf, sharding):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+  everywhere = batch_sharding(mesh)
   return training.jit_train_step(config, mesh), (
     jax.tree.map(place, state, state_shardings(mesh, state)),
-    jax.tree.map(place, batch, batch_shardings(mesh, batch)),
+    jax.tree.map(lambda leaf: place(leaf, everywhere), batch),
   )
 
 
