@@ -206,3 +206,29 @@ def test_target_names_a_chip_and_a_shape():
   assert module.parse_target("h100:8") == ("h100", (8,))
   with pytest.raises(SystemExit, match="v5e"):
     module.parse_target("a100:8")
+
+
+def test_table_shows_what_fits_and_what_failed():
+  module = importlib.import_module("compile_for_table")
+  row = {
+    "date": "2026-11-25", "compile_s": 100.4, "compile_cpu_s": 90.2,
+    "model_flops": 3e12, "flops": 4e12, "hbm_bytes_per_crop": 5e9,
+    "bytes_per_crop": 7e9, "compiler_bytes": None, "crops_per_chip": 2.0,
+    "peak_bytes": 20 * 2**30, "fits": False, "sent_bytes": 1e9,
+    "limit": "compute", "compute_s": 0.02, "mfu": 0.75, "scheduled_s": None,
+  }  # fmt: skip
+  text = module.render(
+    {
+      "facts": {"date": "2026-11-25", "commit": "abc", "machine": "two cores"},
+      "rows": {
+        "--for v5e:2x2": row,
+        "--for h100:1": {"date": "2026-11-25", "error": "no memory"},
+      },
+    }
+  )
+  lines = [line for line in text.splitlines() if line.startswith("|")]
+  assert len({line.count("|") for line in lines}) == 1
+  assert "20.0 (does not fit)" in lines[2]
+  assert "20.0 (compute)" in lines[2]
+  assert "75 %" in lines[2]
+  assert "no memory" in lines[3]
