@@ -40,6 +40,7 @@ def get_config(variant: str = "S") -> ConfigDict:
     spacing_mm=1.0,
     stem_blocks=1,
     decoder_blocks=2,
+    attention="auto",
     sequence_dim=192,
     remat="full",
     dtype="bfloat16",

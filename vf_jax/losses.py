@@ -20,6 +20,7 @@ from vf_jax.config import STEM_STRIDE, LossConfig
 from vf_jax.labels import IGNORE, VERTEBRAE
 from vf_jax.models.decoders.lesion import LesionMaps
 from vf_jax.models.vertebraformer import Masks, Outputs
+from vf_jax.ops.lookup import lookup
 
 _CLASS_OF_CODE = np.zeros(256, np.int32)
 _CLASS_OF_CODE[[level.code for level in VERTEBRAE]] = 1 + np.arange(
@@ -191,20 +192,16 @@ def offset_term(
   Returns:
     Mean over vertebra voxels whose centre is known.
   """
-  shape = batch.labels.shape[1:]
   code = jnp.where(batch.labels == IGNORE, 0, batch.labels).astype(jnp.int32)
-  flat = code.reshape(code.shape[0], -1)
-  centre = jnp.take_along_axis(batch.centres, flat[..., None], axis=1)
-  known = jnp.take_along_axis(batch.has_centre, flat, axis=1) & (flat > 0)
-  known = known & batch.has_masks[:, None]
+  centre = lookup(batch.centres, code)
+  known = lookup(batch.has_centre[..., None], code)[..., 0] & (code > 0)
+  known = known & batch.has_masks[:, None, None, None]
   place = jnp.stack(
-    jnp.meshgrid(*(jnp.arange(n) for n in shape), indexing="ij"), axis=-1
-  ).reshape(1, -1, 3)
-  target = centre - place
-  error = optax.huber_loss(
-    offsets.reshape(target.shape), target, delta=2.0
-  ).sum(axis=-1)
-  weight = known.astype(jnp.float32)
+    jnp.meshgrid(*(jnp.arange(n) for n in code.shape[1:]), indexing="ij"),
+    axis=-1,
+  )
+  error = optax.huber_loss(offsets, centre - place[None], delta=2.0)
+  weight, error = known.astype(jnp.float32), error.sum(axis=-1)
   return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0)
 
 

@@ -12,8 +12,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vf_jax.models.layers import Domain, Modulate
-from vf_jax.ops.attention import attention, rotary_angles, rotate
+from vf_jax.ops.attention import rotary_angles, rotate
 from vf_jax.ops.subvoxel import space_to_depth
+from vf_jax.parallel.attention import Implementation, attend
 from vf_jax.parallel.sharding import constrain
 
 _ATTENDED = "attended"
@@ -85,7 +86,7 @@ class Block(nn.Module):
 
   heads: int
   mlp_ratio: int
-  implementation: Literal["xla", "cudnn"]
+  implementation: Implementation
   stack: bool = False
   dtype: jnp.dtype = jnp.float32
 
@@ -107,7 +108,7 @@ class Block(nn.Module):
     query, key = qkv[:, :, 0], qkv[:, :, 1]
     if angles is not None:
       query, key = rotate(query, angles), rotate(key, angles)
-    x = attention(query, key, qkv[:, :, 2], implementation=self.implementation)
+    x = attend(query, key, qkv[:, :, 2], self.implementation)
     x = checkpoint_name(x, _ATTENDED)
     x = nn.Dense(dim, dtype=self.dtype, name="proj")(
       x.reshape(batch, count, dim)
@@ -142,7 +143,7 @@ class Transformer(nn.Module):
   depth: int
   heads: int
   mlp_ratio: int
-  implementation: Literal["xla", "cudnn"]
+  implementation: Implementation
   positions: Literal["rotary", "learned"] = "rotary"
   grid: tuple[int, int, int] = (1, 1, 1)
   taps: tuple[int, ...] = ()
