@@ -23,7 +23,7 @@ import numpy as np
 from contestants import CROP, NAMES, OURS
 
 REAL = "lidc-idri-0001"
-_OVERLAP = 0.25
+_OVERLAP = 0.0  # of windows, to spend the time on training
 _PILOT_SEED = 100
 _RESAMPLES = 2000
 

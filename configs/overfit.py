@@ -26,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
     raise ValueError(f"configs/overfit.py has no variant '{variant}'")
   config = _tiny().get_config()
   config.name = "overfit"
+  config.model.crop = (64, 48, 48)  # more steps in the time
   config.data.update(
     batch=1,
     weights=(("lidc", 1.0), ("verse", 0.0), ("blds", 0.0)),
@@ -38,9 +39,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.augment[name] = type(value)(0)
   config.model.prototype_dropout = 0.0
   config.optim.update(
-    learning_rate=1e-3, warmup_steps=30, weight_decay=0.0, ema=0.98
+    learning_rate=2e-3, warmup_steps=50, weight_decay=0.0, ema=0.99
   )
-  config.train.update(steps=900, log_every=20, checkpoint_every=300)
+  config.train.update(steps=2500, log_every=50, checkpoint_every=500)
   return config
 
 
