@@ -80,8 +80,8 @@ def our_config(steps: int, rate: float, seed: int, only_mask: bool) -> Any:
   for name, value in config.data.augment.items():
     config.data.augment[name] = type(value)(0)
   if only_mask:
-    for name in config.loss:
-      if name not in ("dice", "cross_entropy"):
+    for name, value in config.loss.items():
+      if isinstance(value, float) and name not in ("dice", "cross_entropy"):
         config.loss[name] = 0.0
   config.optim.update(
     learning_rate=rate,
