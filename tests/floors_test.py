@@ -25,7 +25,7 @@ FLOORS = [
   {"multispine", "data"},
   {"train", "infer", "evaluate"},
   {"report"},
-  {"demo", "cli", "cli_data", "__main__"},
+  {"demo", "cli", "cli_data", "cli_evaluate", "__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
