@@ -1,0 +1,192 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Is our UNETR on CPU as fast as MONAI's, and the same network?
+
+Each side lives in a worker process of its own (MONAI eager, MONAI under
+torch.compile, ours) that computes only when told to, so that no two share a
+thread pool or the cores. All have the same weights, image and labels. A
+forward pass and a training step (Dice + cross-entropy, gradients, AdamW) are
+timed in turn; the ratios are medians over the rounds of ours / theirs, where
+theirs is the faster of both. Needs the extra `peers`.
+
+    python benchmarks/unetr_vs_monai.py --json FILE --out benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import tempfile
+
+import measuring
+import numpy as np
+import unetr_cost
+from worker import Worker
+
+MONAI = ("monai_eager", "monai_compile")
+
+
+def main() -> None:
+  """Runs the workers in turn, prints the tables."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--side", type=int, default=96, help="voxels")
+  parser.add_argument("--threads", type=int, default=2)
+  parser.add_argument("--json", metavar="FILE")
+  parser.add_argument("--out", metavar="DIR", help="for the dated table")
+  options = parser.parse_args()
+  with tempfile.TemporaryDirectory() as folder:
+    result = _measure(options, pathlib.Path(folder))
+  result = {**result, "facts": measuring.facts(), "settings": vars(options)}
+  text = render(result)
+  print(text)
+  if options.json:
+    pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+  if options.out:
+    folder = pathlib.Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "unetr_vs_monai.md").write_text(text + "\n")
+    (folder / "unetr_vs_monai.json").write_text(
+      json.dumps(result, indent=1) + "\n"
+    )
+
+
+def _measure(options, folder: pathlib.Path) -> dict:
+  workers = {}
+  try:
+    # The first writes the weights that the others load.
+    for kind in (*MONAI, "ours"):
+      workers[kind] = Worker(
+        pathlib.Path(__file__).with_name("unetr_worker.py"),
+        kind,
+        str(folder),
+        str(options.side),
+        str(options.threads),
+      )
+      facts = workers[kind].ask("prepare")
+      print(f"{kind} ready: {facts}", flush=True)
+    error, scale = _logit_error(folder)
+    times: dict[str, dict[str, list[float]]] = {}
+    for turn in range(options.rounds):
+      for what in ("matmul", "forward", "step"):
+        for kind, worker in workers.items():
+          if what == "matmul" and kind != "ours":
+            continue
+          times.setdefault(what, {}).setdefault(kind, []).append(
+            worker.ask(what)
+          )
+      print(
+        f"round {turn + 1}/{options.rounds}: "
+        + ", ".join(
+          f"{what} {kind} {values[-1]:.3f} s"
+          for what, by in times.items()
+          for kind, values in by.items()
+        ),
+        flush=True,
+      )
+    parts = {
+      name: measuring.median(workers["ours"].ask("part", name)
+                             for _ in range(3))
+      for name in workers["ours"].ask("parts")
+    }  # fmt: skip
+    losses = {kind: worker.ask("loss") for kind, worker in workers.items()}
+  finally:
+    for worker in workers.values():
+      worker.close()
+  return _judge(times, parts, options) | {
+    "max_abs_logit_error": error,
+    "largest_logit": scale,
+    "first_loss": losses,
+  }
+
+
+def _logit_error(folder: pathlib.Path) -> tuple[float, float]:
+  theirs, ours = (
+    np.load(folder / f"{kind}.npy") for kind in (MONAI[0], "ours")
+  )
+  return float(abs(theirs - ours).max()), float(abs(theirs).max())
+
+
+def _judge(times, parts, options) -> dict:
+  """Ratios round by round, and the limit of the arithmetic."""
+  result: dict = {"seconds": times, "parts": parts}
+  peak = 2 * 2048**3 / min(times["matmul"]["ours"]) / 1e9
+  flops = unetr_cost.flops(options.side)
+  total = sum(flops.values())
+  result["matmul_peak_gflops_per_s"] = peak
+  result["gflop"] = {name: value / 1e9 for name, value in flops.items()}
+  for what, key, factor in (
+    ("forward", "forward_ratio", 1),
+    ("step", "train_ratio", 3),
+  ):
+    by = {kind: measuring.median(v) for kind, v in times[what].items()}
+    best = min(MONAI, key=by.__getitem__)
+    result[key] = measuring.median(
+      a / b for a, b in zip(times[what]["ours"], times[what][best])
+    )
+    limit = factor * total / 1e9 / peak
+    result[f"{what}_peer"] = best
+    result[f"{what}_limit_seconds"] = limit
+    result[f"{what}_limit_ratio"] = limit / by[best]
+  return result
+
+
+def render(result: dict) -> str:
+  """The tables.
+
+  Args:
+    result: what `--json` holds.
+
+  Returns:
+    Markdown.
+  """
+  facts, settings = result["facts"], result["settings"]
+  side = settings["side"]
+  rows = []
+  for what, key in (("forward", "forward_ratio"), ("step", "train_ratio")):
+    by = {k: measuring.median(v) for k, v in result["seconds"][what].items()}
+    peer = result[f"{what}_peer"]
+    rows.append(
+      [
+        what,
+        f"**{result[key]:.2f}**",
+        peer.replace("_", " "),
+        *(f"{by[kind] / by[peer]:.2f}" for kind in (*MONAI, "ours")),
+        f"{result[f'{what}_limit_ratio']:.2f}",
+      ]
+    )
+  step = measuring.median(result["seconds"]["step"]["ours"])
+  return "\n\n".join(
+    [
+      "# UNETR against MONAI's on CPU",
+      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
+      f"{facts['commit']}, {facts['machine']}, {settings['threads']} threads, "
+      f"torch {facts['packages'].get('torch')}, monai "
+      f"{facts['packages'].get('monai')}, jax {facts['packages'].get('jax')}. "
+      f"{side}^3, 1 channel, 27 classes, feature_size 16, batch 1, fp32; "
+      f"medians of {settings['rounds']} rounds, all sides in turn. The ratio "
+      "is the median over rounds of ours / the faster MONAI; the other "
+      "columns are medians as parts of that MONAI. The limit is the analytic "
+      "count of operations (a step counted as three forward passes) at the "
+      "rate of a 2048^3 matrix product measured in the same run.",
+      measuring.table(
+        ["", "ratio", "peer", "eager", "compiled", "ours", "limit"], rows
+      ),
+      f"Largest difference of logits {result['max_abs_logit_error']:.1e} (of "
+      f"up to {result['largest_logit']:.2f}); first loss "
+      + ", ".join(f"{k} {v:.6f}" for k, v in result["first_loss"].items())
+      + f"; {sum(result['gflop'].values()):.0f} GFLOP forward.",
+      "Where our time goes, each part run alone, as part of our step:",
+      measuring.table(
+        ["part", "of the step"],
+        [
+          [name, f"{seconds / step:.2f}"]
+          for name, seconds in result["parts"].items()
+        ],
+      ),
+    ]
+  )
+
+
+if __name__ == "__main__":
+  main()
