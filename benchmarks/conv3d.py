@@ -67,11 +67,11 @@ def main() -> None:
   chosen = {shape: ours.ask("choice", shape) for shape in options.shapes}
   for turn in range(options.rounds):
     for shape in options.shapes:
-      seconds["matmul"].append(ours.ask("matmul"))
+      seconds["matmul"].append(ours.ask("matmul")[0])
       for what in WHAT:
         for worker, name in sides:
           seconds.setdefault(f"{shape} {what} {name}", []).append(
-            worker.ask("run", shape, what, name)
+            worker.ask("run", shape, what, name)[0]
           )
     print(f"round {turn + 1}/{options.rounds}", flush=True)
   for worker in workers:
@@ -109,7 +109,7 @@ class Ours:
       "cpu", (1, *space, cin), (3, 3, 3, cin, cout), jnp.float32
     )
 
-  def matmul(self) -> float:
+  def matmul(self) -> tuple[float, float]:
     """Seconds of a matrix product of 2048^3."""
     import jax
     import jax.numpy as jnp
@@ -121,7 +121,9 @@ class Ours:
       self._programs["matmul"]()
     return timed(self._programs["matmul"])
 
-  def run(self, shape: str, what: str, implementation: str) -> float:
+  def run(
+    self, shape: str, what: str, implementation: str
+  ) -> tuple[float, float]:
     """Seconds of one convolution, warm."""
     import jax
 
@@ -158,7 +160,7 @@ class Torch:
     self._torch = torch
     self._programs: dict = {}
 
-  def run(self, shape: str, what: str, _: str) -> float:
+  def run(self, shape: str, what: str, _: str) -> tuple[float, float]:
     """Seconds of one convolution, warm."""
     torch = self._torch
     key = (shape, what)

@@ -88,7 +88,7 @@ class Monai:
     """The loss before the first step."""
     return self._loss
 
-  def forward(self) -> float:
+  def forward(self) -> tuple[float, float]:
     """Seconds of a forward pass without gradients."""
 
     def run():
@@ -97,7 +97,7 @@ class Monai:
 
     return timed(run)
 
-  def step(self) -> float:
+  def step(self) -> tuple[float, float]:
     """Seconds of a training step."""
 
     def run():
@@ -157,11 +157,11 @@ class Ours:
     """The loss before the first step."""
     return self._loss
 
-  def forward(self) -> float:
+  def forward(self) -> tuple[float, float]:
     """Seconds of a forward pass without gradients."""
     return timed(lambda: self._wait(self._forward(self._state[0], self._image)))
 
-  def step(self) -> float:
+  def step(self) -> tuple[float, float]:
     """Seconds of a training step."""
 
     def run():
@@ -171,7 +171,7 @@ class Ours:
 
     return timed(run)
 
-  def matmul(self) -> float:
+  def matmul(self) -> tuple[float, float]:
     """Seconds of a matrix product of 2048^3, best of three."""
     import jax
     import jax.numpy as jnp
@@ -191,7 +191,7 @@ class Ours:
       for what in ("forward", "gradient")
     ] + ["optimizer_update"]
 
-  def part(self, name: str) -> float:
+  def part(self, name: str) -> tuple[float, float]:
     """Seconds of one part alone, compiled on its own.
 
     `gradient` is the value with the gradients of parameters and inputs.
