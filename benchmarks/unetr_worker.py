@@ -78,9 +78,8 @@ class Monai:
     with self._torch.inference_mode():
       logits = self._forward(self._image).permute(0, 2, 3, 4, 1).numpy()
     np.save(FOLDER / f"{KIND}.npy", logits)
-    self._loss = float(self._compute())
+    self._loss = self._compute().item()
     self.forward()
-    self.step()
     self.step()
     return {"seconds": time.perf_counter() - began}
 
