@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import jax
@@ -23,6 +24,9 @@ DEPTH_AXIS = "context"
 
 # Up to so many input channels the copies of 'channels' are cheap.
 _FEW = 4
+# Voxels of a batch below which Winograd's transforms cost what they save, and
+# more to compile.
+_MANY = 4096
 
 
 def conv3d(
@@ -110,6 +114,7 @@ def choose_implementation(
     return "taps" if split else "native"
   if kernel[3] <= _FEW:
     return "channels"
-  if kernel[0] == 3 and shape[1] >= 3 and dtype == jnp.float32:
+  voxels = math.prod(shape[:4])
+  if kernel[0] == 3 and voxels >= _MANY and dtype == jnp.float32:
     return "winograd"
   return "taps"

@@ -6,6 +6,8 @@ Depth is folded into the batch. XLA:CPU has a fast 2D convolution, none in 3D.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -117,9 +119,12 @@ def depth_taps(
   Returns:
     Features of the same spatial shape.
   """
-  return sum(
-    convolve_slices(shifted, kernel[tap])
-    for tap, shifted in enumerate(_shifts(x, kernel.shape[0]))
+  return functools.reduce(
+    jnp.add,
+    [
+      convolve_slices(shifted, kernel[tap])
+      for tap, shifted in enumerate(_shifts(x, kernel.shape[0]))
+    ],
   )
 
 
