@@ -17,6 +17,7 @@ import argparse
 import json
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 import measuring
 import numpy as np
@@ -42,23 +43,27 @@ def main() -> None:
   parser.add_argument("--json", metavar="FILE")
   parser.add_argument("--out", metavar="DIR", help="for the dated table")
   options = parser.parse_args()
+  facts = measuring.facts()
   with tempfile.TemporaryDirectory() as folder:
-    result = _measure(options, pathlib.Path(folder))
-  result = {**result, "facts": measuring.facts(), "settings": vars(options)}
-  text = render(result)
-  print(text)
+    for found in _measure(options, pathlib.Path(folder)):
+      result = {**found, "facts": facts, "settings": vars(options)}
+      _save(result, options)
+  print(render(result))
+
+
+def _save(result: dict, options) -> None:
+  text = json.dumps(result, indent=1) + "\n"
   if options.json:
-    pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    pathlib.Path(options.json).write_text(text)
   if options.out:
     folder = pathlib.Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "unetr_vs_monai.md").write_text(text + "\n")
-    (folder / "unetr_vs_monai.json").write_text(
-      json.dumps(result, indent=1) + "\n"
-    )
+    (folder / "unetr_vs_monai.md").write_text(render(result) + "\n")
+    (folder / "unetr_vs_monai.json").write_text(text)
 
 
-def _measure(options, folder: pathlib.Path) -> dict:
+def _measure(options, folder: pathlib.Path) -> Iterator[dict]:
+  """What was found: after the rounds, and again with the parts."""
   workers = {}
   try:
     # The first writes the weights that the others load.
@@ -91,23 +96,24 @@ def _measure(options, folder: pathlib.Path) -> dict:
         ),
         flush=True,
       )
+    result = {
+      **_judge(times, options),
+      "part_cpu_seconds": {},
+      "max_abs_logit_error": error,
+      "largest_logit": scale,
+      "first_loss": {k: worker.ask("loss") for k, worker in workers.items()},
+    }
+    yield result
     parts = {
       name: measuring.median(
         workers["ours"].ask("part", name)[1] for _ in range(3)
       )
       for name in workers["ours"].ask("parts")
     }
-    losses = {kind: worker.ask("loss") for kind, worker in workers.items()}
+    yield {**result, "part_cpu_seconds": parts}
   finally:
     for worker in workers.values():
       worker.close()
-  return {
-    **_judge(times, options),
-    "part_cpu_seconds": parts,
-    "max_abs_logit_error": error,
-    "largest_logit": scale,
-    "first_loss": losses,
-  }
 
 
 def _logit_error(folder: pathlib.Path, peer: str) -> tuple[float, float]:
