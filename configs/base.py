@@ -72,6 +72,7 @@ def get_config(variant: str = "") -> ConfigDict:
     dim=768,
     depth=12,
     heads=12,
+    attention="auto",
     identification=has["identification"],
     lesion=has["lesion"],
     modulation="prototype" if has["modulation"] else "none",
@@ -84,7 +85,7 @@ def get_config(variant: str = "") -> ConfigDict:
   # UNETR's own rate and decay (reference code of Hatamizadeh et al. 2022).
   config.optim.update(learning_rate=1e-4, warmup_steps=2000, weight_decay=1e-5)
   config.train.update(steps=100_000, log_every=100, checkpoint_every=2000)
-  config.mesh.data = 0
+  config.mesh.data = 0  # every device takes crops
   return config
 
 

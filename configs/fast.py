@@ -54,6 +54,7 @@ def get_config(variant: str = "S") -> ConfigDict:
     **SIZES[size],
   )
   config.data.batch = 8
+  config.mesh.data = 0  # every device takes crops
   config.data.augment.margin = 12
   config.optim.update(learning_rate=3e-4, warmup_steps=2000, weight_decay=0.05)
   config.train.update(steps=100_000, log_every=100, checkpoint_every=2000)
