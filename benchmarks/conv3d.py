@@ -19,7 +19,7 @@ import pathlib
 from typing import get_args
 
 import measuring
-from worker import Worker, limit_threads, serve, timed
+from worker import Worker, facts_with_peers, limit_threads, serve, timed
 
 # Depth, height, width, channels in and out; where it is used.
 SHAPES = {
@@ -77,7 +77,7 @@ def main() -> None:
   for worker in workers:
     worker.close()
   result = {
-    "facts": measuring.facts(),
+    "facts": facts_with_peers(),
     "settings": vars(options),
     "implementations": [name for _, name in sides],
     "chosen": chosen,
@@ -232,7 +232,7 @@ def render(result: dict) -> str:
     f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
     f"{facts['commit']}, {facts['machine']}, {settings['threads']} threads, "
     f"jax {facts['packages'].get('jax')}, torch "
-    f"{facts['packages'].get('torch', 'not installed')}. GF/s by the "
+    f"{facts['packages']['torch'] or 'not installed'}. GF/s by the "
     f"operations of the plain definition, medians of {settings['rounds']} "
     "rounds in turn; in bold what `conv3d` chooses on a CPU. A matrix product "
     f"of 2048^3 in the same run: {peak:.0f} GF/s. With gradients: the result "

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import measuring
 import numpy as np
 import unetr_cost
-from worker import Worker
+from worker import Worker, facts_with_peers
 
 MONAI = ("monai_eager", "monai_compile")
 
@@ -43,7 +43,7 @@ def main() -> None:
   parser.add_argument("--json", metavar="FILE")
   parser.add_argument("--out", metavar="DIR", help="for the dated table")
   options = parser.parse_args()
-  facts = measuring.facts()
+  facts = facts_with_peers()
   with tempfile.TemporaryDirectory() as folder:
     for found in _measure(options, pathlib.Path(folder)):
       result = {**found, "facts": facts, "settings": vars(options)}

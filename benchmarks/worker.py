@@ -7,6 +7,7 @@ and a fresh process a measurement would compile again.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -15,6 +16,8 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+import measuring
 
 
 class Worker:
@@ -56,6 +59,17 @@ class Worker:
     assert self._process.stdin
     self._process.stdin.close()
     self._process.wait()
+
+
+def facts_with_peers() -> dict[str, Any]:
+  """What `measuring.facts` says, and the peers' versions (None: missing)."""
+  facts = measuring.facts()
+  for name in ("torch", "monai"):
+    try:
+      facts["packages"][name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      facts["packages"][name] = None
+  return facts
 
 
 def limit_threads(count: int) -> None:
