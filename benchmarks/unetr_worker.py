@@ -237,7 +237,7 @@ class Ours:
       given = (self._image,)
 
       def function(params, states, image):
-        return decoder.apply({"params": params}, image, states)
+        return decoder.apply({"params": params}, image, states).logits
 
     else:
       arguments = [{k: v for k, v in params.items() if k != "decoder"}]
@@ -257,11 +257,12 @@ def _transformer(model, params, image):
   """The sum of the states that the decoder would see."""
   import flax.linen as nn
 
-  from vf_jax.models.decoders.unetr import UnetrDecoder
+  from vf_jax.models.decoders.unetr import Decoded, UnetrDecoder
 
   def without_decoder(call, arguments, named, context):
     if isinstance(context.module, UnetrDecoder):
-      return sum(arguments[1])
+      total = sum(arguments[1])
+      return Decoded(total, (), total)
     return call(*arguments, **named)
 
   with nn.intercept_methods(without_decoder):
