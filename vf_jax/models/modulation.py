@@ -16,19 +16,15 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-_HU = (-1000.0, 1400.0, 25)  # lowest and highest centre, number of bins
-_CURVATURE = (0.0, 7.0, 11)  # log(1 + HU)
-_BODY_HU = -500.0  # below lies air: around the body, in it, and padding
-_SOFT_HU = (-200.0, 300.0)
-_METAL_HU = 500.0  # beside soft tissue: cortical bone and screws
-_SPACING_MM = (0.2, 10.0)
+from vf_jax.models.descriptor import describe, describe_first
+
 _SHARPNESS = 4.0
 """Of the mixture: no share exceeds e^8 times another.
 
-Dot products without bound make a new domain as certain as a known one, and 8
-or more already do; see benchmarks/results/modulation_study.md.
+Dot products without bound make a new domain as certain as a known one, and at
+8 the new domain is nearly as certain again (docs/method.md).
 """
 
 
@@ -59,64 +55,6 @@ def mixture_entropy(
   return -(jnp.exp(log_mixture) * log_mixture).sum(axis=-1)
 
 
-def describe(
-  image: Float[Array, "batch depth height width"],
-  spacing_mm: Float[Array, "batch 3"],
-) -> Float[Array, "batch descriptor"]:
-  """Statistics of the scanner rather than of the anatomy's place.
-
-  Curvature along an axis (the second difference) is noise and kernel where
-  tissue is soft, and flat anatomy cancels in it. The three axes are kept apart
-  because slices are thicker than pixels. An eighth of the voxels is read.
-
-  Args:
-    image: HU.
-    spacing_mm: spacing of the scan before resampling, ascending order, mm.
-
-  Returns:
-    Square roots of soft histograms (HU inside the body, curvature of soft
-    tissue along each axis) and half the log spacing. All of them vary about
-    as much from scan to scan.
-  """
-  image = image.astype(jnp.float32)
-  spacing = jnp.log(jnp.clip(spacing_mm, *_SPACING_MM).astype(jnp.float32))
-  middle = image[:, 1:-1:2, 1:-1:2, 1:-1:2]
-  soft = (middle > _SOFT_HU[0]) & (middle < _SOFT_HU[1])
-  parts = [_histogram(middle, middle > _BODY_HU, _HU)]
-  for axis in (1, 2, 3):
-    before, after = (
-      image[_beside(axis, image.shape[axis], side)] for side in (-1, 1)
-    )
-    counts = soft
-    for other in (before, after):
-      counts &= (other > _BODY_HU) & (other < _METAL_HU)
-    bend = jnp.log1p(jnp.abs(before - 2.0 * middle + after))
-    parts.append(_histogram(bend, counts, _CURVATURE))
-  return jnp.concatenate([*parts, 0.5 * spacing], axis=1)
-
-
-def _beside(axis: int, size: int, side: int) -> tuple[slice, ...]:
-  """Where the neighbours of every second voxel lie along an axis."""
-  place = [slice(None)] + [slice(1, -1, 2)] * 3
-  place[axis] = slice(1 + side, size - 1 + side, 2)
-  return tuple(place)
-
-
-def _histogram(
-  values: Float[Array, "batch d h w"],
-  counts: Bool[Array, "batch d h w"],
-  bins: tuple[float, float, int],
-) -> Float[Array, "batch bins"]:
-  """Square roots of the shares of linear bins; 0 where nothing counts."""
-  low, high, number = bins
-  centres = jnp.linspace(low, high, number)[None, :, None]
-  values = jnp.clip(values, low, high).reshape(values.shape[0], 1, -1)
-  weight = counts.astype(jnp.float32).reshape(values.shape)
-  away = jnp.abs(values - centres) * ((number - 1) / (high - low))
-  share = (jnp.maximum(0.0, 1.0 - away) * weight).sum(axis=2)
-  return jnp.sqrt(share / (weight.sum(axis=2) + 1.0))
-
-
 class ModulationUnit(nn.Module):
   """Turns the descriptor into a domain embedding.
 
@@ -126,12 +64,15 @@ class ModulationUnit(nn.Module):
     width: size of the embedding.
     prototype_dropout: chance that a sample's own prototype is masked in
       training, which rehearses leaving its domain out.
+    version: 2; 1 for weights that were made with it: mean features at full
+      length, `describe_first`, dot products without bound.
   """
 
   kind: Literal["none", "film", "prototype"]
   prototypes: int
   width: int
   prototype_dropout: float
+  version: Literal[1, 2] = 2
 
   @nn.compact
   def __call__(
@@ -156,27 +97,35 @@ class ModulationUnit(nn.Module):
     """
     if self.kind == "none":
       return DomainState(embedding=None, log_mixture=None)
-    # Mean features are near the mean of the image: they tell what is in view.
-    # At unit length they no longer drown the statistics.
+    bounded = self.version > 1
     content = nn.LayerNorm(name="norm")(pooled.astype(jnp.float32))
-    read = jnp.concatenate(
-      [describe(image, spacing_mm), content / np.sqrt(content.shape[1])], axis=1
-    )
-    # Inputs are a few units long whatever their number.
+    if bounded:
+      # Mean features follow the mean of the image: they tell what is in view.
+      # At unit length they do not drown the statistics.
+      content = content / np.sqrt(content.shape[1])
+    describer = describe if bounded else describe_first
+    read = jnp.concatenate([describer(image, spacing_mm), content], axis=1)
     hidden = nn.gelu(
       nn.Dense(
-        self.width, kernel_init=nn.initializers.normal(1.0), name="read"
-      )(read)
+        self.width,
+        # What is read is a few units long, however many numbers it has.
+        kernel_init=nn.initializers.normal(1.0)
+        if bounded
+        else nn.initializers.lecun_normal(),
+        name="read",
+      )(read.astype(jnp.float32))
     )
-    query = _unit(nn.Dense(self.width, name="query")(hidden))
+    query = nn.Dense(self.width, name="query")(hidden)
     if self.kind == "film":
-      return DomainState(
-        embedding=query * np.sqrt(self.width), log_mixture=None
-      )
+      query = _unit(query) * np.sqrt(self.width) if bounded else nn.gelu(query)
+      return DomainState(embedding=query, log_mixture=None)
     table = self.param(
       "prototypes", nn.initializers.normal(1.0), (self.prototypes, self.width)
     )
-    logits = _SHARPNESS * query @ _unit(table).T
+    if bounded:
+      logits = _SHARPNESS * _unit(query) @ _unit(table).T
+    else:
+      logits = query @ table.T / np.sqrt(self.width)
     mixing = logits
     if train and domain is not None and self.prototype_dropout > 0:
       drop = jax.random.bernoulli(
