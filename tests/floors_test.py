@@ -11,7 +11,16 @@ import vf_jax
 ROOT = pathlib.Path(vf_jax.__file__).parent
 FLOORS = [
   {"errors"},
-  {"labels", "volume", "grid", "resampling", "hounsfield", "ops", "config"},
+  {
+    "labels",
+    "volume",
+    "grid",
+    "resampling",
+    "hounsfield",
+    "ops",
+    "config",
+    "parallel",
+  },
   {"io", "models", "losses", "telemetry"},
   {"multispine", "data"},
   {"train", "infer", "evaluate"},

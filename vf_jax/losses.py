@@ -7,16 +7,24 @@ source annotates. All terms are fp32.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vf_jax.config import STEM_STRIDE, LossConfig
-from vf_jax.labels import IGNORE
+from vf_jax.labels import IGNORE, VERTEBRAE
 from vf_jax.models.decoders.lesion import LesionMaps
-from vf_jax.models.vertebraformer import Outputs
+from vf_jax.models.vertebraformer import Masks, Outputs
+
+_CLASS_OF_CODE = np.zeros(256, np.int32)
+_CLASS_OF_CODE[[level.code for level in VERTEBRAE]] = 1 + np.arange(
+  len(VERTEBRAE)
+)
 
 
 @flax.struct.dataclass
@@ -88,31 +96,87 @@ def soft_dice(
 
 
 def segmentation_terms(
-  logits: Float[Array, "batch depth height width"], batch: Batch
+  masks: Masks, labels: UInt8[Array, "batch depth height width"], batch: Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
-  """Dice and cross-entropy of vertebra against everything else.
+  """Dice and cross-entropy of vertebrae, or of every level.
 
   Args:
-    logits: vertebra logits.
+    masks: what the network says.
+    labels: VerSe codes at its resolution.
     batch: the crops.
 
   Returns:
-    Dice loss, cross-entropy, and the sums for the training Dice.
+    Dice loss, cross-entropy, and the sums for the training Dice (of vertebra
+    against everything else in both cases).
   """
-  truth = ((batch.labels > 0) & (batch.labels != IGNORE)).astype(jnp.float32)
-  valid = (batch.labels != IGNORE) & batch.has_masks[:, None, None, None]
+  truth = ((labels > 0) & (labels != IGNORE)).astype(jnp.float32)
+  valid = (labels != IGNORE) & batch.has_masks[:, None, None, None]
+  found = ((masks.logits > 0) & valid).astype(jnp.float32)
   valid = valid.astype(jnp.float32)
-  entropy = optax.sigmoid_binary_cross_entropy(logits, truth) * valid
-  dice = soft_dice(jax.nn.sigmoid(logits), truth, valid)
-  dice = jnp.where(valid.sum() > 0, dice, 0.0)
-  found = (logits > 0).astype(jnp.float32) * valid
   sums = {
     "dice": (
       2.0 * (found * truth).sum(),
       found.sum() + (truth * valid).sum(),
     )
   }
+  if masks.levels is not None:
+    named = valid * batch.has_levels[:, None, None, None]
+    return *_level_terms(masks.levels, labels, named), sums
+  entropy = optax.sigmoid_binary_cross_entropy(masks.logits, truth) * valid
+  dice = soft_dice(jax.nn.sigmoid(masks.logits), truth, valid)
+  dice = jnp.where(valid.sum() > 0, dice, 0.0)
   return dice, entropy.sum() / jnp.maximum(valid.sum(), 1.0), sums
+
+
+def _level_terms(
+  logits: Float[Array, "batch depth height width classes"],
+  labels: UInt8[Array, "batch depth height width"],
+  valid: Float[Array, "batch depth height width"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """Dice over the levels that the batch shows, and cross-entropy over all."""
+  classes = jnp.asarray(_CLASS_OF_CODE)[labels]
+  entropy = valid * optax.softmax_cross_entropy_with_integer_labels(
+    logits, classes
+  )
+  share = jax.nn.softmax(logits) * valid[..., None]
+  truth = jax.nn.one_hot(classes, logits.shape[-1]) * valid[..., None]
+  space = (0, 1, 2, 3)
+  both, size = (share * truth).sum(space), (share + truth).sum(space)
+  dice = 1.0 - (2.0 * both + 1.0) / (size + 1.0)
+  shown = (truth.sum(space) > 0).astype(jnp.float32).at[0].set(0.0)
+  count = jnp.maximum(valid.sum(), 1.0)
+  return (
+    (dice * shown).sum() / jnp.maximum(shown.sum(), 1.0),
+    entropy.sum() / count,
+  )
+
+
+def supervised_terms(
+  outputs: Outputs, batch: Batch
+) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
+  """Dice and cross-entropy at every resolution that is supervised.
+
+  Args:
+    outputs: of one forward pass.
+    batch: the crops.
+
+  Returns:
+    As `segmentation_terms`; a halved resolution weighs half, and the weights
+    add up to 1.
+
+  Source:
+    Isensee et al. 2021, nnU-Net, deep supervision.
+  """
+  dice, entropy, sums = segmentation_terms(outputs, batch.labels, batch)
+  total = 1.0
+  for power, masks in enumerate(outputs.coarse, start=1):
+    step = 2**power
+    middle = slice(step // 2, None, step)
+    labels = batch.labels[:, middle, middle, middle]
+    coarse_dice, coarse_entropy, _ = segmentation_terms(masks, labels, batch)
+    dice, entropy = dice + coarse_dice / step, entropy + coarse_entropy / step
+    total += 1 / step
+  return dice / total, entropy / total, sums
 
 
 def offset_term(
@@ -223,7 +287,7 @@ def numbering_term(
 
 
 def domain_term(
-  log_mixture: Float[Array, "batch prototypes"] | None, batch: Batch
+  log_mixture: Float[Array, "batch prototypes"], batch: Batch
 ) -> Float[Array, ""]:
   """Cross-entropy of the prototype mixture with the sample's own domain.
 
@@ -232,45 +296,53 @@ def domain_term(
     batch: the crops.
 
   Returns:
-    Mean over the batch; 0 without prototypes.
+    Mean over the batch.
   """
-  if log_mixture is None:
-    return jnp.zeros(())
   own = jnp.take_along_axis(log_mixture, batch.domain[:, None], axis=1)
   return -own.mean()
 
 
 def total_loss(
-  outputs: Outputs, batch: Batch, weights: LossConfig, spacing_mm: float
+  outputs: Outputs,
+  batch: Batch,
+  weights: LossConfig,
+  spacing_mm: float,
+  log_variance: Mapping[str, Float[Array, ""]] | None = None,
 ) -> tuple[Float[Array, ""], Sums]:
-  """The weighted sum of all tasks.
+  """The weighted sum of all tasks that the network has.
 
   Args:
     outputs: of one forward pass with points.
     batch: the crops.
     weights: one a task.
     spacing_mm: voxel edge of the crops.
+    log_variance: learned, one a task, for `weighting='uncertainty'`.
 
   Returns:
     The loss and the metric sums, each term among them.
   """
-  dice, entropy, sums = segmentation_terms(outputs.logits, batch)
-  heat, box = lesion_terms(outputs.lesions, batch, spacing_mm)
-  chain, chain_sums = numbering_term(outputs, batch)
-  terms = {
-    "dice": dice,
-    "cross_entropy": entropy,
-    "offset": offset_term(outputs.offsets, batch),
-    "numbering": chain,
-    "lesion": heat,
-    "lesion_size": box,
-    "domain": domain_term(outputs.domain.log_mixture, batch),
-  }
+  dice, entropy, sums = supervised_terms(outputs, batch)
+  terms = {"dice": dice, "cross_entropy": entropy}
+  if outputs.offsets is not None:
+    terms["offset"] = offset_term(outputs.offsets, batch)
+  if outputs.chain is not None:
+    terms["numbering"], found = numbering_term(outputs, batch)
+    sums |= found
+  if outputs.lesions is not None:
+    terms["lesion"], terms["lesion_size"] = lesion_terms(
+      outputs.lesions, batch, spacing_mm
+    )
+  if outputs.domain.log_mixture is not None:
+    terms["domain"] = domain_term(outputs.domain.log_mixture, batch)
   loss = jnp.zeros(())
-  for name, term in terms.items():
-    loss = loss + getattr(weights, name) * term
+  for name, weight in weights.weights.items():
+    if name not in terms:
+      continue
+    term = weight * terms[name]
+    if log_variance is not None:
+      term = jnp.exp(-log_variance[name]) * term + log_variance[name]
+    loss = loss + term
   one = jnp.ones(())
-  sums |= chain_sums
   sums |= {f"loss_{name}": (term, one) for name, term in terms.items()}
   sums["loss"] = (loss, one)
   return loss, sums

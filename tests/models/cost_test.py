@@ -22,10 +22,21 @@ def compiler_count(config):
 
   def forward(params, image, spacing):
     out = VertebraFormer(config.model).apply({"params": params}, image, spacing)
-    return out.logits, out.offsets, out.lesions
+    return out.logits, out.offsets, out.levels, out.coarse, out.lesions
 
   compiled = jax.jit(forward).lower(params, image, spacing).compile()
   return compiled.cost_analysis()["flops"]
+
+
+BASE = {
+  "decoder": "unetr",
+  "token": 16,
+  "stem_blocks": 0,
+  "decoder_blocks": 0,
+  "feature_size": 8,
+  "depth": 4,
+  "scan": False,
+}
 
 
 # One block, because the compiler counts the body of a scan once; a large crop,
@@ -37,6 +48,9 @@ def compiler_count(config):
     {"dim": 384, "heads": 6},
     {"channels": 64, "decoder_blocks": 3},
     {"token": 16, "crop": (128, 80, 96)},
+    {"identification": False, "lesion": False},
+    BASE,
+    BASE | {"deep_supervision": True, "identification": False},
   ],
   ids=str,
 )
@@ -61,6 +75,7 @@ def test_training_runs_the_transformer_again_with_remat(test_config):
   cost = count_cost(test_config.model)
   again = cost.training("full") - cost.training("none")
   assert again == cost.parts["transformer"]
+  assert cost.training("dots") - cost.training("none") == cost.attention > 0
   assert cost.training("none") == 3 * cost.forward
 
 
