@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -35,19 +36,26 @@ def describe(
     as much from scan to scan.
   """
   image = image.astype(jnp.float32)
-  spacing = jnp.log(jnp.clip(spacing_mm, *_SPACING_MM).astype(jnp.float32))
-  middle = image[:, 1:-1:2, 1:-1:2, 1:-1:2]
-  soft = (middle > _SOFT_HU[0]) & (middle < _SOFT_HU[1])
-  parts = [_histogram(middle, middle > _BODY_HU, _HU)]
+  middle = image[_every_second(0)]
+  # The last layers have no neighbour behind them. They are masked, not cut
+  # off: windows that are divided among devices stay evenly divided.
+  inner = jnp.ones(middle.shape, bool)
   for axis in (1, 2, 3):
-    before, after = (
-      image[_beside(axis, image.shape[axis], side)] for side in (-1, 1)
-    )
+    place = jax.lax.broadcasted_iota(jnp.int32, middle.shape, axis)
+    inner &= place < middle.shape[axis] - 1
+  body = inner & (middle > _BODY_HU)
+  soft = inner & (middle > _SOFT_HU[0]) & (middle < _SOFT_HU[1])
+  parts = [_histogram(middle, body, _HU)]
+  for axis in (1, 2, 3):
+    before = image[_every_second(axis)]
+    before = jax.lax.slice_in_dim(before, 0, middle.shape[axis], axis=axis)
+    after = jnp.roll(before, -1, axis=axis)
     counts = soft
     for other in (before, after):
       counts &= (other > _BODY_HU) & (other < _METAL_HU)
     bend = jnp.log1p(jnp.abs(before - 2.0 * middle + after))
     parts.append(_histogram(bend, counts, _CURVATURE))
+  spacing = jnp.log(jnp.clip(spacing_mm, *_SPACING_MM).astype(jnp.float32))
   return jnp.concatenate([*parts, 0.5 * spacing], axis=1)
 
 
@@ -82,11 +90,10 @@ def describe_first(
   )
 
 
-def _beside(axis: int, size: int, side: int) -> tuple[slice, ...]:
-  """Where the neighbours of every second voxel lie along an axis."""
-  place = [slice(None)] + [slice(1, -1, 2)] * 3
-  place[axis] = slice(1 + side, size - 1 + side, 2)
-  return tuple(place)
+def _every_second(even: int) -> tuple[slice, ...]:
+  """Odd places along all axes of space, but even ones along axis `even`."""
+  first = [0 if axis == even else 1 for axis in (1, 2, 3)]
+  return (slice(None), *(slice(start, None, 2) for start in first))
 
 
 def _histogram(
