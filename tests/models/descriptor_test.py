@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from vf_jax.models.descriptor import describe, describe_first
 from vf_jax.multispine.store import Store
 
 _SPACING = jnp.array([[0.7, 0.7, 2.5]])
+_jitted = jax.jit(describe)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def real(test_config) -> np.ndarray:
 
 
 def _describe(image):
-  return np.asarray(describe(jnp.asarray(image)[None], _SPACING))[0]
+  return np.asarray(_jitted(jnp.asarray(image)[None], _SPACING))[0]
 
 
 def _distance(first, second):
@@ -92,7 +94,8 @@ def test_thick_slices_show_along_their_axis():
 def test_the_first_version_stays_as_its_weights_know_it():
   rng = np.random.default_rng(0)
   image = (150 * rng.standard_normal((6, 6, 7)) - 200).astype(np.float32)
-  found = np.asarray(describe_first(jnp.asarray(image)[None], _SPACING))[0]
+  first = jax.jit(describe_first)
+  found = np.asarray(first(jnp.asarray(image)[None], _SPACING))[0]
 
   def shares(values, places):
     knots = np.eye(len(places))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,13 @@ def _inputs(image, seed=0):
   return image, jnp.tile(_SPACING, (count, 1)), jnp.asarray(pooled, jnp.float32)
 
 
-_IMAGE = 300 * np.random.default_rng(0).standard_normal((2, 16, 16, 16))
-_IMAGE = _IMAGE.astype(np.float32)
+def _draw(unit, *inputs):
+  """Parameters of a unit."""
+  return jax.jit(unit.init)(jax.random.key(1), *inputs)["params"]
+
+
+_NOISE = np.random.default_rng(0).standard_normal((2, 16, 16, 16))
+_IMAGE = jnp.asarray(300 * _NOISE, jnp.float32)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +97,10 @@ def test_order_of_prototypes_does_not_matter():
   unit = _unit(dropout=1.0)
   image, spacing, pooled = _inputs(_scans(3, 30))
   domain = jnp.array([0, 4, 2])
-  params = unit.init(jax.random.key(1), image, spacing, pooled)["params"]
+  params = _draw(unit, image, spacing, pooled)
   shuffled = params | {"prototypes": params["prototypes"][order]}
 
+  @jax.jit
   def run(values, own):
     return unit.apply(
       {"params": values}, image, spacing, pooled, own, True,
@@ -113,12 +120,13 @@ def test_dropout_masks_the_own_prototype_only_in_training():
   image, spacing, pooled = _inputs(_scans(2, 30))
   domain = jnp.array([1, 3])
   unit = _unit(dropout=1.0)
-  variables = unit.init(jax.random.key(1), image, spacing, pooled)
-  table = variables["params"]["prototypes"]
+  params = _draw(unit, image, spacing, pooled)
+  table = params["prototypes"]
 
+  @functools.partial(jax.jit, static_argnums=0)
   def run(train):
     return unit.apply(
-      variables, image, spacing, pooled, domain, train,
+      {"params": params}, image, spacing, pooled, domain, train,
       rngs={"prototype": jax.random.key(0)},
     )  # fmt: skip
 
@@ -139,14 +147,15 @@ def test_entropy_of_mixtures():
 def test_a_new_unit_is_undecided_and_no_scan_makes_it_certain():
   unit = _unit()
   image, spacing, pooled = _inputs(_scans(4, 30))
+  init, apply = jax.jit(unit.init), jax.jit(unit.apply)
   entropies = []
   for seed in range(8):
-    variables = unit.init(jax.random.key(seed), image, spacing, pooled)
-    state = unit.apply(variables, image, spacing, pooled)
+    variables = init(jax.random.key(seed), image, spacing, pooled)
+    state = apply(variables, image, spacing, pooled)
     entropies.append(float(mixture_entropy(state.log_mixture).mean()))
   assert np.mean(entropies) > 0.6 * np.log(5)
   # A scan like none before: bounded logits leave the others their share.
-  wild = unit.apply(variables, 100 * image, 1e3 * spacing, 1e3 * pooled)
+  wild = apply(variables, 100 * image, 1e3 * spacing, 1e3 * pooled)
   assert float(wild.log_mixture.min()) > -(8.0 + np.log(5))
 
 
@@ -155,7 +164,7 @@ def test_an_unseen_scanner_is_a_mixture_of_known_ones():
   known = jnp.concatenate([_scans(8, 4, 1), _scans(8, 90, 2)])
   domain = jnp.repeat(jnp.arange(2), 8)
   image, spacing, pooled = _inputs(known)
-  params = unit.init(jax.random.key(0), image, spacing, pooled)["params"]
+  params = _draw(unit, image, spacing, pooled)
   tx = optax.adam(3e-3)
 
   @jax.jit
@@ -175,9 +184,11 @@ def test_an_unseen_scanner_is_a_mixture_of_known_ones():
 
   params = train(params)
 
+  apply = jax.jit(unit.apply)
+
   def look(noise_hu):
     inputs = _inputs(_scans(8, noise_hu, 3), seed=3)
-    return unit.apply({"params": params}, *inputs).log_mixture
+    return apply({"params": params}, *inputs).log_mixture
 
   seen, between = look(4), look(19)
   assert (np.asarray(seen).argmax(axis=1) == 0).all()
