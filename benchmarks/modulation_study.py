@@ -192,7 +192,7 @@ class _Study:
   def _measure(self, params, case) -> dict[str, Any]:
     import numpy as np
 
-    from vf_jax.evaluate.overlap import dice
+    from vf_jax.evaluate.metrics.overlap import dice
     from vf_jax.hounsfield import AIR_HU
     from vf_jax.infer.decode import find_lesions, suppress
     from vf_jax.infer.windows import WindowOutputs, sweep

@@ -49,6 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "identification": True,
       "lesion": True,
       "modulation": "prototype",
+      "modulation_version": 2,
       "modulate": "both",
       "prototypes": 8,
       "prototype_dropout": 0.2,

@@ -48,6 +48,8 @@ class ModelConfig:
       without it every voxel gets a level of its own, as in UNETR.
     lesion: whether there is a lesion decoder.
     modulation: 'none', 'film' (descriptor only) or 'prototype'.
+    modulation_version: of the unit; 1 only for weights that were made with
+      it.
     modulate: what the unit changes: 'encoder', 'decoder' or 'both'.
     prototypes: number of domain prototypes.
     prototype_dropout: chance that a sample's own prototype is masked.
@@ -80,6 +82,7 @@ class ModelConfig:
   identification: bool
   lesion: bool
   modulation: Literal["none", "film", "prototype"]
+  modulation_version: Literal[1, 2]
   modulate: Literal["encoder", "decoder", "both"]
   prototypes: int
   prototype_dropout: float

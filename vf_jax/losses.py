@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from vf_jax.config import STEM_STRIDE, LossConfig
 from vf_jax.labels import IGNORE, VERTEBRAE
 from vf_jax.models.decoders.lesion import LesionMaps
+from vf_jax.models.modulation import mixture_entropy
 from vf_jax.models.vertebraformer import Masks, Outputs
 from vf_jax.ops.lookup import lookup
 
@@ -331,6 +332,8 @@ def total_loss(
     )
   if outputs.domain.log_mixture is not None:
     terms["domain"] = domain_term(outputs.domain.log_mixture, batch)
+    entropy = mixture_entropy(outputs.domain.log_mixture)
+    sums["mixture_entropy"] = (entropy.sum(), jnp.asarray(float(entropy.size)))
   loss = jnp.zeros(())
   for name, weight in weights.weights.items():
     if name not in terms:

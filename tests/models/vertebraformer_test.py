@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from vf_jax.models.baselines.unetr import unroll_blocks
-from vf_jax.models.modulation import ModulationUnit, describe
 from vf_jax.models.vertebraformer import VertebraFormer
 
 
@@ -210,23 +209,6 @@ def test_deep_supervision_halves_the_resolution_twice(test_config):
   ]
 
 
-def test_modulation_starts_as_identity(built, test_config):
-  model, variables, inputs = built
-  plain = VertebraFormer(_model(test_config, modulation="none").model)
-  params = jax.tree.map(lambda x: x, variables["params"])
-
-  def prune(tree):
-    return {
-      name: prune(value) if isinstance(value, dict) else value
-      for name, value in tree.items()
-      if name != "modulation" and "modulate" not in name
-    }
-
-  expected = plain.apply({"params": prune(params)}, *inputs)
-  found = model.apply(variables, *inputs)
-  np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
-
-
 def test_gradients_reach_every_part(test_config):
   config = _model(test_config, prototype_dropout=0.5)
   model = VertebraFormer(config.model)
@@ -257,30 +239,3 @@ def test_gradients_reach_every_part(test_config):
     if not float(jnp.abs(g).max()) > 0
   ]
   assert dead == []
-
-
-def test_descriptor_sees_the_scanner_not_the_place():
-  rng = np.random.default_rng(0)
-  scan = rng.normal(40, 20, (1, 64, 48, 48)).astype(np.float32)
-  spacing = jnp.ones((1, 3))
-  here = describe(jnp.asarray(scan[:, :32]), spacing)
-  there = describe(jnp.asarray(scan[:, 32:]), spacing)
-  noisy = describe(jnp.asarray(3 * scan[:, :32]), spacing)
-  assert jnp.abs(here - there).max() < 0.02
-  assert jnp.abs(here - noisy).max() > 0.2
-
-
-def test_order_of_prototypes_does_not_matter():
-  unit = ModulationUnit("prototype", 5, 8, 0.0)
-  image = 100 * jax.random.normal(jax.random.key(0), (2, 8, 8, 8))
-  spacing, pooled = jnp.ones((2, 3)), jnp.ones((2, 4))
-  variables = unit.init(jax.random.key(1), image, spacing, pooled)
-  first = unit.apply(variables, image, spacing, pooled)
-  table = variables["params"]["prototypes"]
-  order = jnp.array([3, 1, 4, 0, 2])
-  shuffled = {"params": variables["params"] | {"prototypes": table[order]}}
-  second = unit.apply(shuffled, image, spacing, pooled)
-  np.testing.assert_allclose(first.embedding, second.embedding, atol=1e-5)
-  np.testing.assert_allclose(
-    first.log_mixture[:, order], second.log_mixture, atol=1e-5
-  )

@@ -112,6 +112,7 @@ class VertebraFormer(nn.Module):
       prototypes=c.prototypes,
       width=c.channels,
       prototype_dropout=c.prototype_dropout,
+      version=c.modulation_version,
     )
     self.transformer = Transformer(
       dim=c.dim,
