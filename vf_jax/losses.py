@@ -123,20 +123,29 @@ def segmentation_terms(
   }
   if masks.levels is not None:
     named = valid * batch.has_levels[:, None, None, None]
-    return *_level_terms(masks.levels, labels, named), sums
+    classes = jnp.asarray(_CLASS_OF_CODE)[labels]
+    return *level_terms(masks.levels, classes, named), sums
   entropy = optax.sigmoid_binary_cross_entropy(masks.logits, truth) * valid
   dice = soft_dice(jax.nn.sigmoid(masks.logits), truth, valid)
   dice = jnp.where(valid.sum() > 0, dice, 0.0)
   return dice, entropy.sum() / jnp.maximum(valid.sum(), 1.0), sums
 
 
-def _level_terms(
+def level_terms(
   logits: Float[Array, "batch depth height width classes"],
-  labels: UInt8[Array, "batch depth height width"],
+  classes: Int[Array, "batch depth height width"],
   valid: Float[Array, "batch depth height width"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """Dice over the levels that the batch shows, and cross-entropy over all."""
-  classes = jnp.asarray(_CLASS_OF_CODE)[labels]
+  """Dice over the levels that the batch shows, and cross-entropy over all.
+
+  Args:
+    logits: of background and every level.
+    classes: the true ones.
+    valid: 1 where the voxel counts.
+
+  Returns:
+    Mean Dice loss of the shown levels, and mean cross-entropy.
+  """
   entropy = valid * optax.softmax_cross_entropy_with_integer_labels(
     logits, classes
   )
@@ -146,10 +155,9 @@ def _level_terms(
   both, size = (share * truth).sum(space), (share + truth).sum(space)
   dice = 1.0 - (2.0 * both + 1.0) / (size + 1.0)
   shown = (truth.sum(space) > 0).astype(jnp.float32).at[0].set(0.0)
-  count = jnp.maximum(valid.sum(), 1.0)
   return (
     (dice * shown).sum() / jnp.maximum(shown.sum(), 1.0),
-    entropy.sum() / count,
+    entropy.sum() / jnp.maximum(valid.sum(), 1.0),
   )
 
 
@@ -206,6 +214,31 @@ def offset_term(
   return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0)
 
 
+def focal_loss(
+  logits: Float[Array, "*shape"],
+  heat: Float[Array, "*shape"],
+  positive: Bool[Array, "*shape"],
+) -> Float[Array, "*shape"]:
+  """Focal loss of a heat map; near a positive, negatives weigh little.
+
+  Args:
+    logits: of the heat map.
+    heat: the true one, 0..1.
+    positive: where a centre lies.
+
+  Returns:
+    The loss of every cell.
+
+  Source:
+    Zhou et al. 2019, Objects as Points (arXiv 1904.07850), equation 1.
+  """
+  log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+  p = jax.nn.sigmoid(logits)
+  return -jnp.where(
+    positive, (1 - p) ** 2 * log_p, (1 - heat) ** 4 * p**2 * log_not_p
+  )
+
+
 def lesion_terms(
   maps: LesionMaps, batch: Batch, spacing_mm: float
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -240,12 +273,7 @@ def lesion_terms(
     :, :, None, None, None
   ]
   positive = nearest.any(axis=1)
-  log_p = jax.nn.log_sigmoid(maps.heat)
-  log_not_p = jax.nn.log_sigmoid(-maps.heat)
-  p = jax.nn.sigmoid(maps.heat)
-  focal = -jnp.where(
-    positive, (1 - p) ** 2 * log_p, (1 - heat) ** 4 * p**2 * log_not_p
-  )
+  focal = focal_loss(maps.heat, heat, positive)
   counts = batch.has_lesions[:, None, None, None]
   lesions = jnp.maximum((positive & counts).sum(), 1)
   heat_loss = (focal * counts).sum() / lesions

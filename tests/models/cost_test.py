@@ -28,6 +28,15 @@ def compiler_count(config):
   return compiled.cost_analysis()["flops"]
 
 
+@pytest.fixture
+def _plain_operations(monkeypatch):
+  """Convolutions that save nothing and attention without a loop."""
+  monkeypatch.setattr(
+    "vf_jax.ops.conv3d.choose_implementation", lambda *_, **__: "native"
+  )
+  monkeypatch.setattr("vf_jax.ops.attention._on_one_cpu", lambda: False)
+
+
 BASE = {
   "decoder": "unetr",
   "token": 16,
@@ -54,6 +63,7 @@ BASE = {
   ],
   ids=str,
 )
+@pytest.mark.usefixtures("_plain_operations")
 def test_forward_is_within_a_tenth_of_the_compiler(test_config, change):
   model = dataclasses.replace(
     test_config.model,
