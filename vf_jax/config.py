@@ -8,11 +8,11 @@ dataclasses below. Library code never sees a `ConfigDict`.
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from vf_jax.errors import ConfigError
+from vf_jax.typed import build, to_plain
 
 STEM_STRIDE = 4  # voxels of a feature cell; the sub-voxel head emits 4^3 blocks
 UNETR_TOKEN = 16  # voxels; four doublings of the convolutional decoder undo it
@@ -455,7 +455,7 @@ class Config:
 
   def to_dict(self) -> dict[str, Any]:
     """Returns plain JSON types, accepted again by `from_dict`."""
-    return _to_plain(self)
+    return to_plain(self)
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -471,7 +471,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     ConfigError: on unknown, missing or wrongly typed keys, and on values that
       do not fit together; the message names the key and the fix.
   """
-  return _build(Config, values, "")
+  return build(Config, values)
 
 
 def from_config_dict(config: Any) -> Config:
@@ -513,73 +513,3 @@ def _probability(config: Any, *names: str) -> None:
       raise ConfigError(
         f"{name}={getattr(config, name)} is outside 0..1. Fix: bring it in."
       )
-
-
-def _to_plain(value: Any) -> Any:
-  if dataclasses.is_dataclass(value):
-    return {
-      f.name: _to_plain(getattr(value, f.name))
-      for f in dataclasses.fields(value)
-    }
-  if isinstance(value, tuple):
-    return [_to_plain(item) for item in value]
-  return value
-
-
-def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-  import difflib
-
-  hints = typing.get_type_hints(cls)
-  unknown = sorted(set(values) - set(hints))
-  if unknown:
-    near = difflib.get_close_matches(unknown[0], list(hints), n=1)
-    raise ConfigError(
-      f"unknown key {prefix}{unknown[0]}."
-      + (f" Fix: did you mean {prefix}{near[0]}?" if near else "")
-    )
-  missing = [name for name in hints if name not in values]
-  if missing:
-    raise ConfigError(
-      f"missing key {prefix}{missing[0]}. Fix: set it; configs/tiny.py names "
-      "every key."
-    )
-  return cls(
-    **{
-      name: _convert(hint, values[name], f"{prefix}{name}")
-      for name, hint in hints.items()
-    }
-  )
-
-
-def _convert(hint: Any, value: Any, key: str) -> Any:
-  if dataclasses.is_dataclass(hint):
-    if not isinstance(value, Mapping):
-      raise ConfigError(f"{key}={value!r} must be a group of keys.")
-    return _build(typing.cast(type, hint), value, f"{key}.")
-  origin, args = typing.get_origin(hint), typing.get_args(hint)
-  if origin is Literal:
-    if value not in args:
-      raise ConfigError(f"{key}={value!r} is unknown. Fix: one of {args}.")
-    return value
-  if origin is tuple:
-    if isinstance(value, Mapping):  # {domain: weight}
-      value = list(value.items())
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-      raise ConfigError(f"{key}={value!r} must be a list.")
-    items = list(value)
-    kinds = [args[0]] * len(items) if args[-1] is Ellipsis else list(args)
-    if len(items) != len(kinds):
-      raise ConfigError(
-        f"{key}={value!r} has {len(items)} entries. Fix: give {len(kinds)}."
-      )
-    return tuple(
-      _convert(kind, item, f"{key}[{i}]")
-      for i, (kind, item) in enumerate(zip(kinds, items))
-    )
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
-  if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-    raise ConfigError(
-      f"{key}={value!r} is {type(value).__name__}. Fix: give a {hint.__name__}."
-    )
-  return value
