@@ -20,8 +20,10 @@ _HEAD = """# Models
 Made by `python benchmarks/model_table.py --out docs/models.md`. Operations are
 counted from the shapes of matrix products and convolutions
 (`vf_jax/models/cost.py`; within a tenth of XLA's own count where that sees
-every layer). Training is three forward passes, and the transformer once more
-with `remat`. Activations are what the backward pass keeps of one crop."""
+every layer). Training is three forward passes, and what `remat` computes again.
+Activations are what the backward pass keeps of one crop. `base` is UNETR with
+the paper's components added one by one; each can also be taken from the full
+model (configs/base.py)."""
 
 
 def main() -> None:
@@ -39,13 +41,18 @@ def table() -> str:
   """Renders the table of all configurations."""
   import jax
 
-  from configs import fast, tiny
+  from configs import base, fast, tiny
   from vf_jax.config import from_config_dict
   from vf_jax.models.cost import count_cost
   from vf_jax.train.state import init_params
 
   rows = []
-  for values in (tiny.get_config(), *map(fast.get_config, fast.SIZES)):
+  ladder = ("unetr", "unetr+identification", "unetr+identification+lesion", "")
+  for values in (
+    tiny.get_config(),
+    *map(base.get_config, ladder),
+    *map(fast.get_config, fast.SIZES),
+  ):
     config = from_config_dict(values)
     params = jax.eval_shape(lambda c=config: init_params(c, jax.random.key(0)))
     model, cost = config.model, count_cost(config.model)

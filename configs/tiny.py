@@ -33,21 +33,30 @@ def get_config(variant: str = "") -> ConfigDict:
     {
       "crop": (96, 64, 64),
       "spacing_mm": 2.0,
+      "decoder": "subvoxel",
       "channels": 96,
       "stem_blocks": 1,
       "decoder_blocks": 1,
+      "feature_size": 16,
+      "deep_supervision": False,
       "token": 8,
+      "positions": "rotary",
       "dim": 192,
       "depth": 4,
       "heads": 3,
       "mlp_ratio": 4,
       "attention": "xla",
+      "identification": True,
+      "lesion": True,
       "modulation": "prototype",
+      "modulation_version": 2,
+      "modulate": "both",
       "prototypes": 8,
       "prototype_dropout": 0.2,
       "sequence_dim": 96,
       "sequence_depth": 2,
       "max_points": 24,
+      "scan": True,
       "remat": "none",
       "dtype": "float32",
     }
@@ -85,6 +94,7 @@ def get_config(variant: str = "") -> ConfigDict:
   )
   config.loss = ConfigDict(
     {
+      "weighting": "fixed",
       "dice": 1.0,
       "cross_entropy": 1.0,
       "offset": 0.1,
@@ -106,12 +116,14 @@ def get_config(variant: str = "") -> ConfigDict:
   config.train = ConfigDict(
     {
       "steps": 3200,
+      "micro_batches": 1,
       "seed": 0,
       "log_every": 20,
       "checkpoint_every": 200,
       "keep": 2,
     }
   )
+  config.mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1, "context": 1})
   config.predict = ConfigDict(
     {
       "overlap": 0.5,

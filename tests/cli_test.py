@@ -19,7 +19,10 @@ from vf_jax import cli
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ("--config", "configs/tiny.py", "--workdir", "w")
-COMMANDS = ("predict", "demo", "phantom", "prepare", "split", "train", "export")
+COMMANDS = (
+  "predict", "demo", "evaluate", "phantom", "prepare", "split", "train",
+  "export",
+)  # fmt: skip
 
 
 def start(*arguments, cwd=ROOT, python=(), **settings):

@@ -38,6 +38,77 @@ def test_sizes_of_fast_grow():
     fast["get_config"]("XL")
 
 
+BASE = runpy.run_path(
+  str(pathlib.Path(__file__).parent.parent / "configs" / "base.py")
+)["get_config"]
+
+
+@pytest.mark.parametrize(
+  ("variant", "expected"),
+  [
+    ("unetr", ()),
+    ("unetr+identification", ("identification",)),
+    ("unetr+identification+lesion", ("identification", "lesion")),
+    ("", ("identification", "lesion", "modulation")),
+    ("-identification", ("lesion", "modulation")),
+    ("-lesion-modulation", ("identification",)),
+  ],
+)
+def test_the_ladder_of_base_adds_and_removes_components(variant, expected):
+  model = from_config_dict(BASE(variant)).model
+  found = {
+    "identification": model.identification,
+    "lesion": model.lesion,
+    "modulation": model.modulation != "none",
+  }
+  assert tuple(name for name, there in found.items() if there) == expected
+  assert (model.crop, model.token, model.depth) == ((96, 96, 96), 16, 12)
+  assert (model.dim, model.heads, model.taps) == (768, 12, (3, 6, 9))
+
+
+def test_the_top_of_the_ladder_is_base():
+  top = from_config_dict(BASE("unetr+identification+lesion+modulation"))
+  assert top.model == from_config_dict(BASE()).model
+
+
+def test_deep_supervision_is_a_variant_of_base():
+  assert from_config_dict(BASE("+supervision")).model.deep_supervision
+
+
+@pytest.mark.parametrize(
+  "variant", ["unetr-lesion", "+speed", "lesion", "-supervision", "+Lesion"]
+)
+def test_unknown_components_of_base_are_refused(variant):
+  with pytest.raises(ValueError, match="no variant"):
+    BASE(variant)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"model.token": 8}, "model.token=8 does not fit.*Fix: model.token=16"),
+    ({"model.depth": 3}, "model.depth=3.*Fix: model.depth=4"),
+    ({"model.stem_blocks": 1}, "belong to model.decoder='subvoxel'"),
+    ({"mesh.context": 4}, "depth, 6, do not divide among mesh.context=4"),
+    ({"mesh.tensor": 5}, "heads, 12, do not divide among mesh.tensor=5"),
+    ({"mesh.fsdp": 3}, "data.batch=8.*mesh.fsdp=3.*Fix: data.batch=9"),
+    ({"train.micro_batches": 3}, "micro_batches=3. Fix: data.batch=9"),
+    (
+      {"model.decoder": "subvoxel", "model.deep_supervision": True},
+      "deep_supervision=True needs the stages",
+    ),
+  ],
+  ids=str,
+)
+def test_parts_of_base_that_do_not_fit(changes, message):
+  values = from_config_dict(BASE()).to_dict()
+  for key, value in changes.items():
+    group, name = key.split(".")
+    values[group][name] = value
+  with pytest.raises(ConfigError, match=message):
+    from_dict(values)
+
+
 @pytest.mark.parametrize(
   ("key", "value", "message"),
   [

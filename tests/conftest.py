@@ -9,6 +9,9 @@ import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+# A thread that waits for the others of a collective is lost to the pool, which
+# has one a core: with eight devices on two cores all of them would wait.
+os.environ["NPROC"] = "32"
 
 from jaxtyping import install_import_hook
 

@@ -10,13 +10,22 @@ import vf_jax
 
 ROOT = pathlib.Path(vf_jax.__file__).parent
 FLOORS = [
-  {"errors"},
-  {"labels", "volume", "grid", "resampling", "hounsfield", "ops", "config"},
+  {"errors", "typed"},
+  {
+    "labels",
+    "volume",
+    "grid",
+    "resampling",
+    "hounsfield",
+    "ops",
+    "config",
+    "parallel",
+  },
   {"io", "models", "losses", "telemetry"},
   {"multispine", "data"},
   {"train", "infer", "evaluate"},
   {"report"},
-  {"demo", "cli", "cli_data", "__main__"},
+  {"demo", "cli", "cli_data", "cli_evaluate", "__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

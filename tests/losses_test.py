@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,16 +19,17 @@ from vf_jax.losses import (
   offset_term,
   segmentation_terms,
   soft_dice,
+  supervised_terms,
   total_loss,
 )
 from vf_jax.models.decoders.lesion import LesionMaps
 from vf_jax.models.decoders.numbering import ChainScores
 from vf_jax.models.modulation import DomainState
-from vf_jax.models.vertebraformer import Outputs
+from vf_jax.models.vertebraformer import LEVEL_CLASSES, Masks, Outputs
 
 SIZE, POINTS, BOXES, STATES = 16, 4, 2, 2 * len(VERTEBRAE) + 1
 SPACING = 2.0
-WEIGHTS = LossConfig(1.0, 0.7, 0.1, 0.4, 0.2, 0.03, 0.05)
+WEIGHTS = LossConfig("fixed", 1.0, 0.7, 0.1, 0.4, 0.2, 0.03, 0.05)
 L1, L2 = 20, 21  # VerSe codes
 # A flag of the batch, its terms, and the outputs that only they look at.
 TASKS = {
@@ -86,6 +85,8 @@ def _outputs(batch: Batch) -> Outputs:
   return Outputs(
     logits=draw(*full),
     offsets=draw(*full, 3, scale=4.0),
+    levels=None,
+    coarse=(),
     lesions=LesionMaps(draw(*cells), draw(*cells, 3), draw(*cells, 3)),
     domain=DomainState(None, jax.nn.log_softmax(draw(2, 5))),
     evidence=None,
@@ -184,8 +185,8 @@ def test_total_is_the_weighted_sum_of_its_terms():
   batch = _batch()
   value, sums, _ = _grad(_outputs(batch), batch)
   expected = sum(
-    getattr(WEIGHTS, f.name) * float(sums[f"loss_{f.name}"][0])
-    for f in dataclasses.fields(LossConfig)
+    weight * float(sums[f"loss_{name}"][0])
+    for name, weight in WEIGHTS.weights.items()
   )
   np.testing.assert_allclose(value, expected, rtol=1e-6)
   np.testing.assert_allclose(sums["loss"][0], value, rtol=1e-7)
@@ -211,8 +212,9 @@ def test_soft_dice_agrees_with_optax(smooth):
 
 def test_segmentation_terms_agree_with_numpy():
   batch = _batch()
-  logits = _outputs(batch).logits
-  dice, entropy, sums = segmentation_terms(logits, batch)
+  outputs = _outputs(batch)
+  logits = outputs.logits
+  dice, entropy, sums = segmentation_terms(outputs, batch.labels, batch)
   seen = np.asarray(batch.labels) != IGNORE
   truth = (np.asarray(batch.labels) > 0)[seen]
   p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)[seen]))
@@ -393,4 +395,92 @@ def test_domain_term_reads_the_own_share():
   share = jnp.array([[0.5, 0.2, 0.3], [0.25, 0.25, 0.5]])
   loss = domain_term(jnp.log(share), batch)  # domains 0 and 2
   assert float(loss) == pytest.approx(np.log(2), rel=1e-6)
-  assert float(domain_term(None, batch)) == 0
+
+
+def _semantic(batch: Batch) -> Outputs:
+  """What a network without identification says."""
+  rng = np.random.default_rng(2)
+  shape = (*batch.labels.shape, LEVEL_CLASSES)
+  levels = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+  vertebra = jax.nn.logsumexp(levels[..., 1:], axis=-1) - levels[..., 0]
+  return _outputs(batch).replace(
+    logits=vertebra, offsets=None, levels=levels, chain=None, lesions=None
+  )
+
+
+def test_levels_of_voxels_agree_with_numpy():
+  batch = _batch()
+  outputs = _semantic(batch)
+  dice, entropy, sums = segmentation_terms(outputs, batch.labels, batch)
+  seen = np.asarray(batch.labels) != IGNORE
+  codes = np.asarray(batch.labels)[seen]
+  order = [0, *(level.code for level in VERTEBRAE)]
+  classes = np.array([order.index(code) for code in codes])
+  logits = np.asarray(outputs.levels, np.float64)[seen]
+  share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  picked = share[np.arange(len(classes)), classes]
+  np.testing.assert_allclose(entropy, -np.log(picked).mean(), rtol=1e-5)
+  losses = []
+  for index in sorted(set(classes) - {0}):
+    truth = classes == index
+    both, size = share[truth, index].sum(), share[:, index].sum() + truth.sum()
+    losses.append(1 - (2 * both + 1) / (size + 1))
+  np.testing.assert_allclose(dice, np.mean(losses), rtol=1e-5)
+  # The training Dice is that of vertebra against everything else.
+  found, truth = share[:, 0] < 0.5, codes > 0
+  assert float(sums["dice"][0]) == 2 * (found & truth).sum()
+
+
+def test_masks_without_levels_teach_no_level():
+  batch = _batch().replace(has_levels=jnp.array([True, False]))
+  outputs = _semantic(batch)
+
+  def loss(levels):
+    changed = outputs.replace(levels=levels)
+    return total_loss(changed, batch, WEIGHTS, SPACING)[0]
+
+  grad = jax.grad(loss)(outputs.levels)
+  assert float(jnp.abs(grad[0]).max()) > 0
+  assert float(jnp.abs(grad[1]).max()) == 0
+
+
+def test_a_removed_task_has_no_term():
+  batch = _batch()
+  _, sums = total_loss(_semantic(batch), batch, WEIGHTS, SPACING)
+  terms = {name for name in sums if name.startswith("loss_")}
+  assert terms == {"loss_dice", "loss_cross_entropy", "loss_domain"}
+
+
+def test_coarse_masks_weigh_half_of_the_next_finer():
+  batch = _batch()
+  outputs = _outputs(batch)
+  masks = Masks(outputs.logits[:, ::2, ::2, ::2], None, None)
+  labels = batch.labels[:, 1::2, 1::2, 1::2]  # the middle of every two
+  fine = segmentation_terms(outputs, batch.labels, batch)
+  half = segmentation_terms(masks, labels, batch)
+  dice, entropy, sums = supervised_terms(
+    outputs.replace(coarse=(masks,)), batch
+  )
+  np.testing.assert_allclose(dice, (2 * fine[0] + half[0]) / 3, rtol=1e-6)
+  np.testing.assert_allclose(entropy, (2 * fine[1] + half[1]) / 3, rtol=1e-6)
+  assert sums["dice"] == fine[2]["dice"]
+
+
+def test_a_learned_variance_divides_its_term_and_costs_its_log():
+  batch = _batch()
+  outputs = _outputs(batch)
+  zero = {name: jnp.zeros(()) for name in WEIGHTS.weights}
+
+  def loss(log_variance):
+    return total_loss(outputs, batch, WEIGHTS, SPACING, log_variance)
+
+  (value, sums), grad = jax.value_and_grad(loss, has_aux=True)(zero)
+  fixed, _ = total_loss(outputs, batch, WEIGHTS, SPACING)
+  np.testing.assert_allclose(value, fixed, rtol=1e-6)
+  for name, weight in WEIGHTS.weights.items():
+    # The best variance of a task is its weighted loss.
+    expected = 1 - weight * float(sums[f"loss_{name}"][0])
+    np.testing.assert_allclose(grad[name], expected, rtol=1e-4, atol=1e-6)
+  other, _ = loss(zero | {"dice": jnp.log(2.0)})
+  half = float(WEIGHTS.dice * sums["loss_dice"][0]) / 2
+  np.testing.assert_allclose(value - other, half - np.log(2), rtol=1e-4)

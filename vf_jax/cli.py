@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
-from vf_jax import cli_data
+from vf_jax import cli_data, cli_evaluate
 from vf_jax.cli_data import DONE, REFUSED
 
 USAGE, NON_FINITE, _INTERRUPTED = 2, 4, 130
@@ -146,6 +146,7 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
   demo.set_defaults(run=_demo)
 
   cli_data.add_commands(commands)
+  cli_evaluate.add_command(commands)
 
   commands.add_parser(
     "train",

@@ -8,13 +8,14 @@ dataclasses below. Library code never sees a `ConfigDict`.
 from __future__ import annotations
 
 import dataclasses
-import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from vf_jax.errors import ConfigError
+from vf_jax.typed import build, to_plain
 
 STEM_STRIDE = 4  # voxels of a feature cell; the sub-voxel head emits 4^3 blocks
+UNETR_TOKEN = 16  # voxels; four doublings of the convolutional decoder undo it
 MAX_ADVANCE = 6  # levels from one detection to the next that the chain explains
 
 
@@ -25,46 +26,75 @@ class ModelConfig:
   Attributes:
     crop: window in voxels (depth, height, width).
     spacing_mm: isotropic voxel edge that the network works at.
-    channels: features per cell at 1/4 resolution.
-    stem_blocks: residual convolution blocks before the tokens.
-    decoder_blocks: residual convolution blocks after the tokens.
+    decoder: of the masks. 'subvoxel' packs 4^3 voxels into cells before the
+      transformer and emits them again from cells; 'unetr' makes tokens of
+      voxels and goes back up by convolutions with skips, as UNETR does.
+    channels: features per cell at 1/4 resolution, and width of the domain
+      embedding and the lesion decoder.
+    stem_blocks: residual convolution blocks before the tokens ('subvoxel').
+    decoder_blocks: residual convolution blocks after the tokens ('subvoxel').
+    feature_size: channels at full resolution ('unetr').
+    deep_supervision: masks at 1/2 and 1/4 resolution are learned too
+      ('unetr').
     token: edge of a transformer token in voxels.
+    positions: 'rotary' angles or 'learned' embeddings, which fix the crop.
     dim: width of the transformer.
     depth: blocks of the transformer.
     heads: attention heads.
     mlp_ratio: hidden width of the MLP over `dim`.
-    attention: 'xla' or 'cudnn' (GPU).
+    attention: 'xla', 'cudnn' (GPU), 'tpu' (a kernel for TPUs), or 'auto': the
+      kernel on TPUs and 'xla' elsewhere.
+    identification: bodies are found by offsets and numbered as a sequence;
+      without it every voxel gets a level of its own, as in UNETR.
+    lesion: whether there is a lesion decoder.
     modulation: 'none', 'film' (descriptor only) or 'prototype'.
+    modulation_version: of the unit; 1 only for weights that were made with
+      it.
+    modulate: what the unit changes: 'encoder', 'decoder' or 'both'.
     prototypes: number of domain prototypes.
     prototype_dropout: chance that a sample's own prototype is masked.
     sequence_dim: width of the numbering transformer.
     sequence_depth: its blocks.
     max_points: slots for vertebrae in one sequence.
-    remat: 'none' or 'full' rematerialisation of transformer blocks.
+    scan: runs the blocks by one scan over stacked parameters; without it the
+      compiler sees every block.
+    remat: what the backward pass computes again: 'none', 'full' (blocks),
+      'dots' (all but matrix products with parameters), 'names' (all but what
+      attention gives), 'offload' (like 'names', kept in host memory).
     dtype: compute type, 'float32' or 'bfloat16'; parameters stay float32.
   """
 
   crop: tuple[int, int, int]
   spacing_mm: float
+  decoder: Literal["subvoxel", "unetr"]
   channels: int
   stem_blocks: int
   decoder_blocks: int
+  feature_size: int
+  deep_supervision: bool
   token: int
+  positions: Literal["rotary", "learned"]
   dim: int
   depth: int
   heads: int
   mlp_ratio: int
-  attention: Literal["xla", "cudnn"]
+  attention: Literal["auto", "xla", "cudnn", "tpu"]
+  identification: bool
+  lesion: bool
   modulation: Literal["none", "film", "prototype"]
+  modulation_version: Literal[1, 2]
+  modulate: Literal["encoder", "decoder", "both"]
   prototypes: int
   prototype_dropout: float
   sequence_dim: int
   sequence_depth: int
   max_points: int
-  remat: Literal["none", "full"]
+  scan: bool
+  remat: Literal["none", "full", "dots", "names", "offload"]
   dtype: Literal["float32", "bfloat16"]
 
   def __post_init__(self) -> None:
+    self._check_decoder()
     if self.token % STEM_STRIDE:
       raise ConfigError(
         f"model.token={self.token} is not a multiple of the stem stride "
@@ -94,6 +124,38 @@ class ModelConfig:
         f"model.modulation='prototype' needs at least 2 prototypes, "
         f"model.prototypes={self.prototypes}. Fix: raise it or use 'film'."
       )
+
+  @property
+  def taps(self) -> tuple[int, int, int]:
+    """Blocks, from 0, whose output the convolutional decoder sees."""
+    first, second, third = (self.depth * k // 4 for k in (1, 2, 3))
+    return first, second, third
+
+  def _check_decoder(self) -> None:
+    if self.decoder == "subvoxel":
+      if self.deep_supervision:
+        raise ConfigError(
+          "model.deep_supervision=True needs the stages of "
+          "model.decoder='unetr'. Fix: turn one of them."
+        )
+      return
+    if self.token != UNETR_TOKEN:
+      raise ConfigError(
+        f"model.token={self.token} does not fit model.decoder='unetr', which "
+        f"doubles the resolution four times. Fix: model.token={UNETR_TOKEN}."
+      )
+    if self.depth < 4:
+      raise ConfigError(
+        f"model.depth={self.depth} gives model.decoder='unetr' no three "
+        "states besides the last. Fix: model.depth=4."
+      )
+    if self.stem_blocks or self.decoder_blocks:
+      raise ConfigError(
+        f"model.stem_blocks={self.stem_blocks} and model.decoder_blocks="
+        f"{self.decoder_blocks} belong to model.decoder='subvoxel'. "
+        "Fix: set both to 0."
+      )
+    _positive(self, "feature_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,8 +268,21 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-  """Weight of each task in the sum; 0 removes it."""
+  """Weight of each task in the sum; 0 removes it.
 
+  Attributes:
+    weighting: 'fixed', or 'uncertainty': each weight is divided by a learned
+      variance, whose log is added (Kendall et al. 2018, arXiv 1705.07115).
+    dice: overlap of masks.
+    cross_entropy: of masks.
+    offset: vectors to body centres.
+    numbering: likelihood of the level chain.
+    lesion: heat map of lesions.
+    lesion_size: their boxes.
+    domain: likelihood of the own domain's prototype.
+  """
+
+  weighting: Literal["fixed", "uncertainty"]
   dice: float
   cross_entropy: float
   offset: float
@@ -216,12 +291,21 @@ class LossConfig:
   lesion_size: float
   domain: float
 
+  @property
+  def weights(self) -> dict[str, float]:
+    """Task -> weight, of the tasks that are left."""
+    every = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name != "weighting"
+    }
+    return {name: weight for name, weight in every.items() if weight}
+
   def __post_init__(self) -> None:
-    for field in dataclasses.fields(self):
-      if getattr(self, field.name) < 0:
+    for name, weight in self.weights.items():
+      if weight < 0:
         raise ConfigError(
-          f"loss.{field.name}={getattr(self, field.name)} is negative. "
-          "Fix: use 0 to remove the task."
+          f"loss.{name}={weight} is negative. Fix: use 0 to remove the task."
         )
 
 
@@ -254,6 +338,8 @@ class TrainConfig:
 
   Attributes:
     steps: total number of steps.
+    micro_batches: parts of a batch that are computed one after another; their
+      gradients are averaged, which saves memory.
     seed: of parameters, dropout and data.
     log_every: steps between metric records.
     checkpoint_every: steps between checkpoints.
@@ -261,13 +347,37 @@ class TrainConfig:
   """
 
   steps: int
+  micro_batches: int
   seed: int
   log_every: int
   checkpoint_every: int
   keep: int
 
   def __post_init__(self) -> None:
-    _positive(self, "steps", "log_every", "checkpoint_every", "keep")
+    _positive(
+      self, "steps", "micro_batches", "log_every", "checkpoint_every", "keep"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """How devices share the work; their product is the number of devices.
+
+  Attributes:
+    data: groups that each take a part of the batch; 0 takes what is left.
+    fsdp: like `data`, and each keeps a part of the parameters only.
+    tensor: devices that share the width of layers.
+    context: devices that share the depth axis of crops.
+  """
+
+  data: int
+  fsdp: int
+  tensor: int
+  context: int
+
+  def __post_init__(self) -> None:
+    _not_negative(self, "data")
+    _positive(self, "fsdp", "tensor", "context")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,9 +421,11 @@ class Config:
   loss: LossConfig
   optim: OptimConfig
   train: TrainConfig
+  mesh: MeshConfig
   predict: PredictConfig
 
   def __post_init__(self) -> None:
+    self._check_mesh()
     if self.optim.warmup_steps >= self.train.steps:
       raise ConfigError(
         f"optim.warmup_steps={self.optim.warmup_steps} leaves nothing of "
@@ -321,9 +433,29 @@ class Config:
         f"{self.train.steps // 10}."
       )
 
+  def _check_mesh(self) -> None:
+    m, mesh = self.model, self.mesh
+    for name, value, axis in (
+      ("crop's tokens along depth,", m.crop[0] // m.token, "context"),
+      ("heads,", m.heads, "tensor"),
+    ):
+      if value % getattr(mesh, axis):
+        raise ConfigError(
+          f"the model's {name} {value}, do not divide among mesh.{axis}="
+          f"{getattr(mesh, axis)}. Fix: mesh.{axis}=1 or another model."
+        )
+    groups = max(mesh.data, 1) * mesh.fsdp * self.train.micro_batches
+    if self.data.batch % groups:
+      raise ConfigError(
+        f"data.batch={self.data.batch} does not divide among mesh.data="
+        f"{mesh.data}, mesh.fsdp={mesh.fsdp} and train.micro_batches="
+        f"{self.train.micro_batches}. Fix: data.batch="
+        f"{-(-self.data.batch // groups) * groups}."
+      )
+
   def to_dict(self) -> dict[str, Any]:
     """Returns plain JSON types, accepted again by `from_dict`."""
-    return _to_plain(self)
+    return to_plain(self)
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -339,7 +471,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     ConfigError: on unknown, missing or wrongly typed keys, and on values that
       do not fit together; the message names the key and the fix.
   """
-  return _build(Config, values, "")
+  return build(Config, values)
 
 
 def from_config_dict(config: Any) -> Config:
@@ -381,73 +513,3 @@ def _probability(config: Any, *names: str) -> None:
       raise ConfigError(
         f"{name}={getattr(config, name)} is outside 0..1. Fix: bring it in."
       )
-
-
-def _to_plain(value: Any) -> Any:
-  if dataclasses.is_dataclass(value):
-    return {
-      f.name: _to_plain(getattr(value, f.name))
-      for f in dataclasses.fields(value)
-    }
-  if isinstance(value, tuple):
-    return [_to_plain(item) for item in value]
-  return value
-
-
-def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-  import difflib
-
-  hints = typing.get_type_hints(cls)
-  unknown = sorted(set(values) - set(hints))
-  if unknown:
-    near = difflib.get_close_matches(unknown[0], list(hints), n=1)
-    raise ConfigError(
-      f"unknown key {prefix}{unknown[0]}."
-      + (f" Fix: did you mean {prefix}{near[0]}?" if near else "")
-    )
-  missing = [name for name in hints if name not in values]
-  if missing:
-    raise ConfigError(
-      f"missing key {prefix}{missing[0]}. Fix: set it; configs/tiny.py names "
-      "every key."
-    )
-  return cls(
-    **{
-      name: _convert(hint, values[name], f"{prefix}{name}")
-      for name, hint in hints.items()
-    }
-  )
-
-
-def _convert(hint: Any, value: Any, key: str) -> Any:
-  if dataclasses.is_dataclass(hint):
-    if not isinstance(value, Mapping):
-      raise ConfigError(f"{key}={value!r} must be a group of keys.")
-    return _build(typing.cast(type, hint), value, f"{key}.")
-  origin, args = typing.get_origin(hint), typing.get_args(hint)
-  if origin is Literal:
-    if value not in args:
-      raise ConfigError(f"{key}={value!r} is unknown. Fix: one of {args}.")
-    return value
-  if origin is tuple:
-    if isinstance(value, Mapping):  # {domain: weight}
-      value = list(value.items())
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-      raise ConfigError(f"{key}={value!r} must be a list.")
-    items = list(value)
-    kinds = [args[0]] * len(items) if args[-1] is Ellipsis else list(args)
-    if len(items) != len(kinds):
-      raise ConfigError(
-        f"{key}={value!r} has {len(items)} entries. Fix: give {len(kinds)}."
-      )
-    return tuple(
-      _convert(kind, item, f"{key}[{i}]")
-      for i, (kind, item) in enumerate(zip(kinds, items))
-    )
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
-  if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-    raise ConfigError(
-      f"{key}={value!r} is {type(value).__name__}. Fix: give a {hint.__name__}."
-    )
-  return value

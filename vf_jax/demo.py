@@ -9,7 +9,7 @@ import pathlib
 
 import numpy as np
 
-from vf_jax.evaluate.overlap import dice
+from vf_jax.evaluate.metrics.overlap import dice
 from vf_jax.infer.cases import predict_file
 from vf_jax.infer.predictor import load
 from vf_jax.infer.result import CaseResult

@@ -7,16 +7,26 @@ source annotates. All terms are fp32.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from vf_jax.config import STEM_STRIDE, LossConfig
-from vf_jax.labels import IGNORE
+from vf_jax.labels import IGNORE, VERTEBRAE
 from vf_jax.models.decoders.lesion import LesionMaps
-from vf_jax.models.vertebraformer import Outputs
+from vf_jax.models.modulation import mixture_entropy
+from vf_jax.models.vertebraformer import Masks, Outputs
+from vf_jax.ops.lookup import lookup
+
+_CLASS_OF_CODE = np.zeros(256, np.int32)
+_CLASS_OF_CODE[[level.code for level in VERTEBRAE]] = 1 + np.arange(
+  len(VERTEBRAE)
+)
 
 
 @flax.struct.dataclass
@@ -88,31 +98,95 @@ def soft_dice(
 
 
 def segmentation_terms(
-  logits: Float[Array, "batch depth height width"], batch: Batch
+  masks: Masks, labels: UInt8[Array, "batch depth height width"], batch: Batch
 ) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
-  """Dice and cross-entropy of vertebra against everything else.
+  """Dice and cross-entropy of vertebrae, or of every level.
 
   Args:
-    logits: vertebra logits.
+    masks: what the network says.
+    labels: VerSe codes at its resolution.
     batch: the crops.
 
   Returns:
-    Dice loss, cross-entropy, and the sums for the training Dice.
+    Dice loss, cross-entropy, and the sums for the training Dice (of vertebra
+    against everything else in both cases).
   """
-  truth = ((batch.labels > 0) & (batch.labels != IGNORE)).astype(jnp.float32)
-  valid = (batch.labels != IGNORE) & batch.has_masks[:, None, None, None]
+  truth = ((labels > 0) & (labels != IGNORE)).astype(jnp.float32)
+  valid = (labels != IGNORE) & batch.has_masks[:, None, None, None]
+  found = ((masks.logits > 0) & valid).astype(jnp.float32)
   valid = valid.astype(jnp.float32)
-  entropy = optax.sigmoid_binary_cross_entropy(logits, truth) * valid
-  dice = soft_dice(jax.nn.sigmoid(logits), truth, valid)
-  dice = jnp.where(valid.sum() > 0, dice, 0.0)
-  found = (logits > 0).astype(jnp.float32) * valid
   sums = {
     "dice": (
       2.0 * (found * truth).sum(),
       found.sum() + (truth * valid).sum(),
     )
   }
+  if masks.levels is not None:
+    named = valid * batch.has_levels[:, None, None, None]
+    classes = jnp.asarray(_CLASS_OF_CODE)[labels]
+    return *level_terms(masks.levels, classes, named), sums
+  entropy = optax.sigmoid_binary_cross_entropy(masks.logits, truth) * valid
+  dice = soft_dice(jax.nn.sigmoid(masks.logits), truth, valid)
+  dice = jnp.where(valid.sum() > 0, dice, 0.0)
   return dice, entropy.sum() / jnp.maximum(valid.sum(), 1.0), sums
+
+
+def level_terms(
+  logits: Float[Array, "batch depth height width classes"],
+  classes: Int[Array, "batch depth height width"],
+  valid: Float[Array, "batch depth height width"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+  """Dice over the levels that the batch shows, and cross-entropy over all.
+
+  Args:
+    logits: of background and every level.
+    classes: the true ones.
+    valid: 1 where the voxel counts.
+
+  Returns:
+    Mean Dice loss of the shown levels, and mean cross-entropy.
+  """
+  entropy = valid * optax.softmax_cross_entropy_with_integer_labels(
+    logits, classes
+  )
+  share = jax.nn.softmax(logits) * valid[..., None]
+  truth = jax.nn.one_hot(classes, logits.shape[-1]) * valid[..., None]
+  space = (0, 1, 2, 3)
+  both, size = (share * truth).sum(space), (share + truth).sum(space)
+  dice = 1.0 - (2.0 * both + 1.0) / (size + 1.0)
+  shown = (truth.sum(space) > 0).astype(jnp.float32).at[0].set(0.0)
+  return (
+    (dice * shown).sum() / jnp.maximum(shown.sum(), 1.0),
+    entropy.sum() / jnp.maximum(valid.sum(), 1.0),
+  )
+
+
+def supervised_terms(
+  outputs: Outputs, batch: Batch
+) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
+  """Dice and cross-entropy at every resolution that is supervised.
+
+  Args:
+    outputs: of one forward pass.
+    batch: the crops.
+
+  Returns:
+    As `segmentation_terms`; a halved resolution weighs half, and the weights
+    add up to 1.
+
+  Source:
+    Isensee et al. 2021, nnU-Net, deep supervision.
+  """
+  dice, entropy, sums = segmentation_terms(outputs, batch.labels, batch)
+  total = 1.0
+  for power, masks in enumerate(outputs.coarse, start=1):
+    step = 2**power
+    middle = slice(step // 2, None, step)
+    labels = batch.labels[:, middle, middle, middle]
+    coarse_dice, coarse_entropy, _ = segmentation_terms(masks, labels, batch)
+    dice, entropy = dice + coarse_dice / step, entropy + coarse_entropy / step
+    total += 1 / step
+  return dice / total, entropy / total, sums
 
 
 def offset_term(
@@ -127,21 +201,42 @@ def offset_term(
   Returns:
     Mean over vertebra voxels whose centre is known.
   """
-  shape = batch.labels.shape[1:]
   code = jnp.where(batch.labels == IGNORE, 0, batch.labels).astype(jnp.int32)
-  flat = code.reshape(code.shape[0], -1)
-  centre = jnp.take_along_axis(batch.centres, flat[..., None], axis=1)
-  known = jnp.take_along_axis(batch.has_centre, flat, axis=1) & (flat > 0)
-  known = known & batch.has_masks[:, None]
+  centre = lookup(batch.centres, code)
+  known = lookup(batch.has_centre[..., None], code)[..., 0] & (code > 0)
+  known = known & batch.has_masks[:, None, None, None]
   place = jnp.stack(
-    jnp.meshgrid(*(jnp.arange(n) for n in shape), indexing="ij"), axis=-1
-  ).reshape(1, -1, 3)
-  target = centre - place
-  error = optax.huber_loss(
-    offsets.reshape(target.shape), target, delta=2.0
-  ).sum(axis=-1)
-  weight = known.astype(jnp.float32)
+    jnp.meshgrid(*(jnp.arange(n) for n in code.shape[1:]), indexing="ij"),
+    axis=-1,
+  )
+  error = optax.huber_loss(offsets, centre - place[None], delta=2.0)
+  weight, error = known.astype(jnp.float32), error.sum(axis=-1)
   return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0)
+
+
+def focal_loss(
+  logits: Float[Array, "*shape"],
+  heat: Float[Array, "*shape"],
+  positive: Bool[Array, "*shape"],
+) -> Float[Array, "*shape"]:
+  """Focal loss of a heat map; near a positive, negatives weigh little.
+
+  Args:
+    logits: of the heat map.
+    heat: the true one, 0..1.
+    positive: where a centre lies.
+
+  Returns:
+    The loss of every cell.
+
+  Source:
+    Zhou et al. 2019, Objects as Points (arXiv 1904.07850), equation 1.
+  """
+  log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+  p = jax.nn.sigmoid(logits)
+  return -jnp.where(
+    positive, (1 - p) ** 2 * log_p, (1 - heat) ** 4 * p**2 * log_not_p
+  )
 
 
 def lesion_terms(
@@ -178,12 +273,7 @@ def lesion_terms(
     :, :, None, None, None
   ]
   positive = nearest.any(axis=1)
-  log_p = jax.nn.log_sigmoid(maps.heat)
-  log_not_p = jax.nn.log_sigmoid(-maps.heat)
-  p = jax.nn.sigmoid(maps.heat)
-  focal = -jnp.where(
-    positive, (1 - p) ** 2 * log_p, (1 - heat) ** 4 * p**2 * log_not_p
-  )
+  focal = focal_loss(maps.heat, heat, positive)
   counts = batch.has_lesions[:, None, None, None]
   lesions = jnp.maximum((positive & counts).sum(), 1)
   heat_loss = (focal * counts).sum() / lesions
@@ -223,7 +313,7 @@ def numbering_term(
 
 
 def domain_term(
-  log_mixture: Float[Array, "batch prototypes"] | None, batch: Batch
+  log_mixture: Float[Array, "batch prototypes"], batch: Batch
 ) -> Float[Array, ""]:
   """Cross-entropy of the prototype mixture with the sample's own domain.
 
@@ -232,45 +322,55 @@ def domain_term(
     batch: the crops.
 
   Returns:
-    Mean over the batch; 0 without prototypes.
+    Mean over the batch.
   """
-  if log_mixture is None:
-    return jnp.zeros(())
   own = jnp.take_along_axis(log_mixture, batch.domain[:, None], axis=1)
   return -own.mean()
 
 
 def total_loss(
-  outputs: Outputs, batch: Batch, weights: LossConfig, spacing_mm: float
+  outputs: Outputs,
+  batch: Batch,
+  weights: LossConfig,
+  spacing_mm: float,
+  log_variance: Mapping[str, Float[Array, ""]] | None = None,
 ) -> tuple[Float[Array, ""], Sums]:
-  """The weighted sum of all tasks.
+  """The weighted sum of all tasks that the network has.
 
   Args:
     outputs: of one forward pass with points.
     batch: the crops.
     weights: one a task.
     spacing_mm: voxel edge of the crops.
+    log_variance: learned, one a task, for `weighting='uncertainty'`.
 
   Returns:
     The loss and the metric sums, each term among them.
   """
-  dice, entropy, sums = segmentation_terms(outputs.logits, batch)
-  heat, box = lesion_terms(outputs.lesions, batch, spacing_mm)
-  chain, chain_sums = numbering_term(outputs, batch)
-  terms = {
-    "dice": dice,
-    "cross_entropy": entropy,
-    "offset": offset_term(outputs.offsets, batch),
-    "numbering": chain,
-    "lesion": heat,
-    "lesion_size": box,
-    "domain": domain_term(outputs.domain.log_mixture, batch),
-  }
+  dice, entropy, sums = supervised_terms(outputs, batch)
+  terms = {"dice": dice, "cross_entropy": entropy}
+  if outputs.offsets is not None:
+    terms["offset"] = offset_term(outputs.offsets, batch)
+  if outputs.chain is not None:
+    terms["numbering"], found = numbering_term(outputs, batch)
+    sums |= found
+  if outputs.lesions is not None:
+    terms["lesion"], terms["lesion_size"] = lesion_terms(
+      outputs.lesions, batch, spacing_mm
+    )
+  if outputs.domain.log_mixture is not None:
+    terms["domain"] = domain_term(outputs.domain.log_mixture, batch)
+    entropy = mixture_entropy(outputs.domain.log_mixture)
+    sums["mixture_entropy"] = (entropy.sum(), jnp.asarray(float(entropy.size)))
   loss = jnp.zeros(())
-  for name, term in terms.items():
-    loss = loss + getattr(weights, name) * term
+  for name, weight in weights.weights.items():
+    if name not in terms:
+      continue
+    term = weight * terms[name]
+    if log_variance is not None:
+      term = jnp.exp(-log_variance[name]) * term + log_variance[name]
+    loss = loss + term
   one = jnp.ones(())
-  sums |= chain_sums
   sums |= {f"loss_{name}": (term, one) for name, term in terms.items()}
   sums["loss"] = (loss, one)
   return loss, sums

@@ -16,7 +16,7 @@ import pytest
 
 from vf_jax import cli
 from vf_jax.errors import InputError
-from vf_jax.evaluate.overlap import dice
+from vf_jax.evaluate.metrics.overlap import dice
 from vf_jax.infer.cases import (
   InputOptions,
   case_name,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vf_jax.errors import InputError
-from vf_jax.evaluate.overlap import dice
+from vf_jax.evaluate.metrics.overlap import dice
 from vf_jax.labels import BY_NAME
 from vf_jax.models.decoders.numbering import VERTEBRAE
 from vf_jax.models.vertebraformer import VertebraFormer

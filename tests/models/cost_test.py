@@ -22,10 +22,30 @@ def compiler_count(config):
 
   def forward(params, image, spacing):
     out = VertebraFormer(config.model).apply({"params": params}, image, spacing)
-    return out.logits, out.offsets, out.lesions
+    return out.logits, out.offsets, out.levels, out.coarse, out.lesions
 
   compiled = jax.jit(forward).lower(params, image, spacing).compile()
   return compiled.cost_analysis()["flops"]
+
+
+@pytest.fixture
+def _plain_operations(monkeypatch):
+  """Convolutions that save nothing and attention without a loop."""
+  monkeypatch.setattr(
+    "vf_jax.ops.conv3d.choose_implementation", lambda *_, **__: "native"
+  )
+  monkeypatch.setattr("vf_jax.ops.attention._on_one_cpu", lambda: False)
+
+
+BASE = {
+  "decoder": "unetr",
+  "token": 16,
+  "stem_blocks": 0,
+  "decoder_blocks": 0,
+  "feature_size": 8,
+  "depth": 4,
+  "scan": False,
+}
 
 
 # One block, because the compiler counts the body of a scan once; a large crop,
@@ -37,9 +57,13 @@ def compiler_count(config):
     {"dim": 384, "heads": 6},
     {"channels": 64, "decoder_blocks": 3},
     {"token": 16, "crop": (128, 80, 96)},
+    {"identification": False, "lesion": False},
+    BASE,
+    BASE | {"deep_supervision": True, "identification": False},
   ],
   ids=str,
 )
+@pytest.mark.usefixtures("_plain_operations")
 def test_forward_is_within_a_tenth_of_the_compiler(test_config, change):
   model = dataclasses.replace(
     test_config.model,
@@ -61,6 +85,7 @@ def test_training_runs_the_transformer_again_with_remat(test_config):
   cost = count_cost(test_config.model)
   again = cost.training("full") - cost.training("none")
   assert again == cost.parts["transformer"]
+  assert cost.training("dots") - cost.training("none") == cost.attention > 0
   assert cost.training("none") == 3 * cost.forward
 
 

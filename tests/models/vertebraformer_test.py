@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.models.modulation import ModulationUnit, describe
+from vf_jax.models.baselines.unetr import unroll_blocks
 from vf_jax.models.vertebraformer import VertebraFormer
 
 
@@ -65,9 +65,10 @@ def test_shapes_and_types(test_config, crop, dtype):
     assert leaf.dtype == jnp.float32
 
 
-def test_remat_changes_nothing(built, test_config):
+@pytest.mark.parametrize("remat", ["full", "dots", "names", "offload"])
+def test_remat_changes_nothing(built, test_config, remat):
   model, variables, inputs = built
-  other = VertebraFormer(_model(test_config, remat="full").model)
+  other = VertebraFormer(_model(test_config, remat=remat).model)
 
   def loss(m):
     return lambda v: (m.apply(v, *inputs).logits ** 2).mean()
@@ -81,21 +82,131 @@ def test_remat_changes_nothing(built, test_config):
   )
 
 
-def test_modulation_starts_as_identity(built, test_config):
+def test_remat_keeps_less(test_config):
+  config = _model(test_config, depth=8, dim=64)
+  inputs = _inputs(config)
+  abstract = jax.eval_shape(
+    VertebraFormer(config.model).init, jax.random.key(0), *inputs
+  )
+
+  def kept(remat):
+    model = VertebraFormer(_model(config, remat=remat).model)
+
+    def loss(variables):
+      return (model.apply(variables, *inputs).logits ** 2).mean()
+
+    compiled = jax.jit(jax.grad(loss)).lower(abstract).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert kept("full") < kept("dots") < kept("none")
+
+
+def test_unrolled_blocks_are_the_scanned_ones(built, test_config):
   model, variables, inputs = built
-  plain = VertebraFormer(_model(test_config, modulation="none").model)
-  params = jax.tree.map(lambda x: x, variables["params"])
+  other = VertebraFormer(_model(test_config, scan=False).model)
 
-  def prune(tree):
-    return {
-      name: prune(value) if isinstance(value, dict) else value
-      for name, value in tree.items()
-      if name != "modulation" and "modulate" not in name
-    }
+  def unrolled(params):
+    return params | {"transformer": unroll_blocks(params["transformer"])}
 
-  expected = plain.apply({"params": prune(params)}, *inputs)
-  found = model.apply(variables, *inputs)
-  np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+  def loss(model):
+    def run(params):
+      out = model.apply({"params": params}, *inputs)
+      return (out.logits**2).mean() + (out.offsets**2).mean()
+
+    return jax.jit(jax.value_and_grad(run))
+
+  value, grads = loss(model)(variables["params"])
+  found, theirs = loss(other)(unrolled(variables["params"]))
+  np.testing.assert_allclose(found, value, rtol=1e-6)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    theirs,
+    unrolled(grads),
+  )
+
+
+SMALL_BASE = {
+  "crop": (32, 48, 32),
+  "decoder": "unetr",
+  "token": 16,
+  "stem_blocks": 0,
+  "decoder_blocks": 0,
+  "feature_size": 4,
+  "depth": 4,
+  "positions": "learned",
+}
+
+
+@pytest.mark.parametrize("identification", [True, False])
+@pytest.mark.parametrize("decoder", ["unetr", "subvoxel"])
+def test_every_component_can_be_left_out(test_config, decoder, identification):
+  changes = SMALL_BASE if decoder == "unetr" else {}
+  config = _model(
+    test_config, **changes, identification=identification, lesion=False
+  )
+  model = VertebraFormer(config.model)
+  inputs = _inputs(config, batch=1)
+  variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+  out = jax.eval_shape(model.apply, variables, *inputs)
+  crop = (1, *config.model.crop)
+  assert out.logits.shape == crop
+  assert out.lesions is None
+  assert "lesion" not in variables["params"]
+  assert ("numbering" in variables["params"]) == identification
+  if identification:
+    assert out.offsets.shape == (*crop, 3)
+    assert out.levels is None
+    assert out.chain.emissions.shape[:2] == (1, 4)
+  else:
+    assert out.levels.shape == (*crop, 27)  # background, C1-C7, T1-T13, L1-L6
+    assert out.offsets is out.chain is None
+
+
+def test_a_voxel_is_vertebra_where_some_level_outweighs_the_background(
+  test_config,
+):
+  config = _model(test_config, identification=False)
+  model = VertebraFormer(config.model)
+  inputs = _inputs(config, batch=1)
+  out = model.apply(model.init(jax.random.key(0), *inputs), *inputs)
+  share = jax.nn.softmax(out.levels)
+  np.testing.assert_allclose(
+    jax.nn.sigmoid(out.logits), 1 - share[..., 0], atol=1e-5
+  )
+
+
+@pytest.mark.parametrize("modulate", ["encoder", "decoder", "both"])
+@pytest.mark.parametrize("decoder", ["unetr", "subvoxel"])
+def test_modulation_acts_where_it_is_told(test_config, decoder, modulate):
+  changes = SMALL_BASE if decoder == "unetr" else {}
+  config = _model(test_config, **changes, modulate=modulate)
+  inputs = _inputs(config, batch=1)
+  variables = jax.eval_shape(
+    VertebraFormer(config.model).init, jax.random.key(0), *inputs
+  )
+  films = {
+    jax.tree_util.keystr(path, simple=True, separator="/").split("/")[1]
+    for path, _ in jax.tree_util.tree_leaves_with_path(variables)
+    if "film" in jax.tree_util.keystr(path)
+  }
+  encoder = {"transformer"} | (
+    set() if decoder == "unetr" else {"stem_blocks_0"}
+  )
+  ends = {"decoder"} if decoder == "unetr" else {"decoder_blocks_0"}
+  expected = {"encoder": encoder, "decoder": ends, "both": encoder | ends}
+  assert films == expected[modulate]
+
+
+def test_deep_supervision_halves_the_resolution_twice(test_config):
+  config = _model(test_config, **SMALL_BASE, deep_supervision=True)
+  model = VertebraFormer(config.model)
+  inputs = _inputs(config, batch=1)
+  variables = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+  out = jax.eval_shape(model.apply, variables, *inputs)
+  assert [masks.logits.shape for masks in out.coarse] == [
+    (1, 16, 24, 16),
+    (1, 8, 12, 8),
+  ]
 
 
 def test_gradients_reach_every_part(test_config):
@@ -128,30 +239,3 @@ def test_gradients_reach_every_part(test_config):
     if not float(jnp.abs(g).max()) > 0
   ]
   assert dead == []
-
-
-def test_descriptor_sees_the_scanner_not_the_place():
-  rng = np.random.default_rng(0)
-  scan = rng.normal(40, 20, (1, 64, 48, 48)).astype(np.float32)
-  spacing = jnp.ones((1, 3))
-  here = describe(jnp.asarray(scan[:, :32]), spacing)
-  there = describe(jnp.asarray(scan[:, 32:]), spacing)
-  noisy = describe(jnp.asarray(3 * scan[:, :32]), spacing)
-  assert jnp.abs(here - there).max() < 0.02
-  assert jnp.abs(here - noisy).max() > 0.2
-
-
-def test_order_of_prototypes_does_not_matter():
-  unit = ModulationUnit("prototype", 5, 8, 0.0)
-  image = 100 * jax.random.normal(jax.random.key(0), (2, 8, 8, 8))
-  spacing, pooled = jnp.ones((2, 3)), jnp.ones((2, 4))
-  variables = unit.init(jax.random.key(1), image, spacing, pooled)
-  first = unit.apply(variables, image, spacing, pooled)
-  table = variables["params"]["prototypes"]
-  order = jnp.array([3, 1, 4, 0, 2])
-  shuffled = {"params": variables["params"] | {"prototypes": table[order]}}
-  second = unit.apply(shuffled, image, spacing, pooled)
-  np.testing.assert_allclose(first.embedding, second.embedding, atol=1e-5)
-  np.testing.assert_allclose(
-    first.log_mixture[:, order], second.log_mixture, atol=1e-5
-  )

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vf_jax.ops import attention_by_blocks as module
 from vf_jax.ops.attention import attention, rotary_angles, rotate
 
 
@@ -26,6 +27,47 @@ def test_attention_equals_the_formula():
   np.testing.assert_allclose(
     attention(q, k, v, mask), _naive(q, k, v, mask), atol=1e-5
   )
+
+
+@pytest.mark.parametrize("tokens", [128, 130, 67])  # 2, 2 blocks, 1 block
+def test_blocks_of_queries_change_nothing(monkeypatch, tokens):
+  monkeypatch.setattr(module, "_CACHED", 1)
+  shape = (2, tokens, 3, 8)
+  q, k, v, weight = (
+    jax.random.normal(key, shape)
+    for key in jax.random.split(jax.random.key(0), 4)
+  )
+
+  def total(function, *arrays):
+    return (function(*arrays) * weight).sum()
+
+  found, expected = (
+    jax.value_and_grad(total, argnums=(1, 2, 3))(function, q, k, v)
+    for function in (attention, jax.nn.dot_product_attention)
+  )
+  # fp32 sums of up to 130 terms in another order.
+  np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
+  for ours, theirs in zip(found[1], expected[1]):
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+def test_bfloat16_stays_and_is_near_fp32():
+  q, k, v = (
+    jax.random.normal(key, (1, 64, 2, 8))
+    for key in jax.random.split(jax.random.key(0), 3)
+  )
+  exact = attention(q, k, v)
+
+  def run(*arrays):
+    return attention(*(x.astype(jnp.bfloat16) for x in arrays))
+
+  out, back = jax.vjp(run, q, k, v)
+  assert out.dtype == jnp.bfloat16
+  # 8 bits of a mantissa, over a softmax.
+  np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=3e-2)
+  wanted = jax.vjp(attention, q, k, v)[1](jnp.ones_like(exact))
+  for ours, theirs in zip(back(jnp.ones_like(out)), wanted):
+    np.testing.assert_allclose(ours, theirs, atol=6e-2)
 
 
 def test_rotary_product_depends_on_relative_position_only():

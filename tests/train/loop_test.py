@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from processes import Process, records
 
-from vf_jax.config import from_dict
+from vf_jax.config import MeshConfig, from_dict
 from vf_jax.data.pipeline import make_batches
 from vf_jax.errors import ConfigError
 from vf_jax.multispine.record import ARRAYS, PreparedCase
@@ -125,6 +125,23 @@ def test_sigterm_saves_and_stops_in_order(
       assert found[logged] == expected[logged]
   assert set(found) == {*LOGGED, step}
   assert _digest(tmp_path / "run") == _digest(uninterrupted.workdir)
+
+
+def test_a_run_goes_on_on_another_mesh(uninterrupted, test_config, tmp_path):
+  shutil.copytree(uninterrupted.workdir, tmp_path / "run")
+  shutil.rmtree(tmp_path / "run" / "checkpoints" / "20")
+  mesh = MeshConfig(data=2, fsdp=1, tensor=2, context=2)
+  model = dataclasses.replace(test_config.model, remat="full")
+  summary = train(
+    dataclasses.replace(test_config, mesh=mesh, model=model), tmp_path / "run"
+  )
+  assert (summary.step, summary.finished) == (20, True)
+  expected, found = records(uninterrupted.workdir), records(tmp_path / "run")
+  assert list(found) == LOGGED
+  assert found[15] == expected[15]
+  for step in (16, 18, 20):
+    for name in ("train/loss", "train/dice", "train/grad_norm"):
+      assert found[step][name] == pytest.approx(expected[step][name], rel=1e-3)
 
 
 def _poisoned(test_config, folder):

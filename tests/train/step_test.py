@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from vf_jax.data.augment.augmentation import augment
 from vf_jax.data.augment.patches import Patches
 from vf_jax.data.pipeline import make_batches
 from vf_jax.multispine.store import Store
-from vf_jax.train.state import init_state
-from vf_jax.train.step import make_train_step
+from vf_jax.train.state import TASK_LOG_VARIANCE, init_state
+from vf_jax.train.step import make_loss, make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +155,64 @@ def test_the_first_steps_warm_up(step, start, batches):
   )
   # Half of the peak 1e-3: no entry moves further under Adam, decay apart.
   assert 2e-4 < max(jax.tree.leaves(largest)) < 6e-4
+
+
+def _changed(config, **groups):
+  return dataclasses.replace(
+    config,
+    **{
+      name: dataclasses.replace(getattr(config, name), **changes)
+      for name, changes in groups.items()
+    },
+  )
+
+
+@pytest.fixture
+def quick_programs():
+  """Programs that run once or twice need not be fast."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("quick_programs")
+def test_micro_batches_average_their_gradients(test_config, batches):
+  config = _changed(
+    test_config,
+    data={"batch": 4},
+    train={"micro_batches": 2},
+    model={"prototype_dropout": 0.0},
+  )
+  pair = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *batches[:2])
+  parts = [  # sample i belongs to part i % 2
+    jax.tree.map(lambda x, first=first: x[first::2], pair) for first in (0, 1)
+  ]
+  state = jax.jit(lambda: init_state(config))()
+  differentiate = jax.jit(jax.value_and_grad(make_loss(config), has_aux=True))
+  grads, sums = [], []
+  for part in parts:
+    batch = augment(part, config.model, config.data.augment)
+    (_, found), grad = differentiate(state.params, batch, state.key)
+    grads.append(grad)
+    sums.append(found)
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *grads)
+  _, ours = jax.jit(make_train_step(config))(state, pair)
+  np.testing.assert_allclose(
+    ours["grad_norm"][0], optax.tree.norm(mean), rtol=1e-4
+  )
+  for name in ("dice", "loss", "level_accuracy", "loss_lesion"):
+    for place in (0, 1):
+      both = sums[0][name][place] + sums[1][name][place]
+      np.testing.assert_allclose(ours[name][place], both, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_programs")
+def test_variances_are_learned_beside_the_network(test_config, batches):
+  config = _changed(test_config, loss={"weighting": "uncertainty"})
+  state = jax.jit(lambda: init_state(config))()
+  step = jax.jit(make_train_step(config))
+  for batch in batches[:3]:
+    state, _ = step(state, batch)
+  learned = state.params[TASK_LOG_VARIANCE]
+  assert set(learned) == set(config.loss.weights)
+  assert all(float(value) != 0 for value in learned.values())

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int16
 
-from vf_jax.config import Config
+from vf_jax.config import STEM_STRIDE, Config
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.decode import (
@@ -46,6 +46,7 @@ from vf_jax.volume import (
 )
 
 _UNSURE = 0.5
+_NO_LESION = -1e4  # a logit that no threshold lets through
 
 
 def default_checkpoint() -> str:
@@ -68,6 +69,14 @@ def load(checkpoint: str | os.PathLike[str] | None = None) -> Predictor:
   """
   folder = default_checkpoint() if checkpoint is None else checkpoint
   config, params, digest = load_checkpoint(folder)
+  if not config.model.identification:
+    raise InputError(
+      folder,
+      "was trained with model.identification=False: it names voxels, not "
+      "vertebrae.",
+      "use a checkpoint of the full model; this baseline is for training "
+      "studies.",
+    )
   return Predictor(config=config, params=params, digest=digest)
 
 
@@ -166,9 +175,13 @@ class Predictor:
         jnp.broadcast_to(spacing, (image.shape[0], 3)),
       )
       maps = out.lesions
-      lesions = jnp.concatenate(
-        [maps.heat[..., None], maps.offset, maps.log_size], axis=-1
-      )
+      if maps is None:
+        cells = [n // STEM_STRIDE for n in image.shape[1:]]
+        lesions = jnp.full((image.shape[0], *cells, 7), _NO_LESION)
+      else:
+        lesions = jnp.concatenate(
+          [maps.heat[..., None], maps.offset, maps.log_size], axis=-1
+        )
       return out.logits, out.offsets, lesions
 
     def forward(image, spacing) -> WindowOutputs:

@@ -3,16 +3,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vf_jax.models.layers import Domain, Modulate
-from vf_jax.ops.attention import attention, rotary_angles, rotate
+from vf_jax.ops.attention import rotary_angles, rotate
 from vf_jax.ops.subvoxel import space_to_depth
+from vf_jax.parallel.attention import Implementation, attend
+from vf_jax.parallel.sharding import constrain
+
+_ATTENDED = "attended"
+_POLICIES = {
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  "names": jax.checkpoint_policies.save_only_these_names(_ATTENDED),
+  "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=[],
+    names_which_can_be_offloaded=[_ATTENDED],
+    offload_src="device",
+    offload_dst="pinned_host",
+  ),
+}
+"""What the backward pass keeps of a block, by the names of `model.remat`."""
 
 
 def intensity_windows(
@@ -63,12 +80,14 @@ class Block(nn.Module):
     heads: attention heads.
     mlp_ratio: hidden width of the MLP over the width.
     implementation: attention implementation.
+    stack: whether the tokens are returned twice, for the scan to stack.
     dtype: compute type.
   """
 
   heads: int
   mlp_ratio: int
-  implementation: Literal["xla", "cudnn"]
+  implementation: Implementation
+  stack: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -76,16 +95,21 @@ class Block(nn.Module):
     self,
     tokens: Float[Array, "batch tokens dim"],
     domain: Domain,
-    angles: Float[Array, "tokens pairs"],
-  ) -> tuple[Float[Array, "batch tokens dim"], None]:
-    """Returns the tokens (and nothing for the scan to stack)."""
+    angles: Float[Array, "tokens pairs"] | None,
+  ) -> tuple[
+    Float[Array, "batch tokens dim"], Float[Array, "batch tokens dim"] | None
+  ]:
+    """Returns the tokens, and what the scan stacks."""
     batch, count, dim = tokens.shape
     x = nn.LayerNorm(dtype=self.dtype, name="attn_norm")(tokens)
     x, gate = Modulate(dtype=self.dtype, name="attn_modulate")(x, domain)
     qkv = nn.Dense(3 * dim, dtype=self.dtype, name="qkv")(x)
     qkv = qkv.reshape(batch, count, 3, self.heads, dim // self.heads)
-    query, key = rotate(qkv[:, :, 0], angles), rotate(qkv[:, :, 1], angles)
-    x = attention(query, key, qkv[:, :, 2], implementation=self.implementation)
+    query, key = qkv[:, :, 0], qkv[:, :, 1]
+    if angles is not None:
+      query, key = rotate(query, angles), rotate(key, angles)
+    x = attend(query, key, qkv[:, :, 2], self.implementation)
+    x = checkpoint_name(x, _ATTENDED)
     x = nn.Dense(dim, dtype=self.dtype, name="proj")(
       x.reshape(batch, count, dim)
     )
@@ -94,11 +118,12 @@ class Block(nn.Module):
     x, gate = Modulate(dtype=self.dtype, name="mlp_modulate")(x, domain)
     x = nn.Dense(self.mlp_ratio * dim, dtype=self.dtype, name="up")(x)
     x = nn.Dense(dim, dtype=self.dtype, name="down")(nn.gelu(x))
-    return tokens + gate * x, None
+    tokens = constrain(tokens + gate * x, "batch", "tokens", None)
+    return tokens, tokens if self.stack else None
 
 
 class Transformer(nn.Module):
-  """Blocks over the tokens of a 3D grid, run by one scan.
+  """Blocks over the tokens of a 3D grid.
 
   Attributes:
     dim: width.
@@ -106,7 +131,11 @@ class Transformer(nn.Module):
     heads: attention heads.
     mlp_ratio: hidden width of the MLP over the width.
     implementation: attention implementation.
-    remat: 'none' or 'full'.
+    positions: 'rotary', or 'learned' for grids of one shape.
+    grid: tokens along (depth, height, width), for learned positions.
+    taps: blocks (from 0) whose output is returned besides the last.
+    scan: stacks the blocks' parameters and runs them by one scan.
+    remat: see `ModelConfig`.
     dtype: compute type.
   """
 
@@ -114,47 +143,95 @@ class Transformer(nn.Module):
   depth: int
   heads: int
   mlp_ratio: int
-  implementation: Literal["xla", "cudnn"]
-  remat: str
+  implementation: Implementation
+  positions: Literal["rotary", "learned"] = "rotary"
+  grid: tuple[int, int, int] = (1, 1, 1)
+  taps: tuple[int, ...] = ()
+  scan: bool = True
+  remat: str = "none"
   dtype: jnp.dtype = jnp.float32
 
-  @nn.compact
-  def __call__(
-    self,
-    cells: Float[Array, "batch d h w channel"],
-    factor: int,
-    domain: Domain,
+  def setup(self) -> None:
+    """Builds the layers."""
+    self.embed = nn.Dense(self.dim, dtype=self.dtype)
+    if self.positions == "learned":
+      self.places = self.param(
+        "positions",
+        nn.initializers.truncated_normal(0.02),
+        (1, *self.grid, self.dim),
+      )
+    kind: type[nn.Module] = Block
+    if self.remat != "none":
+      kind = nn.remat(
+        Block, prevent_cse=not self.scan, policy=_POLICIES[self.remat]
+      )
+    shape: dict[str, Any] = {
+      "heads": self.heads,
+      "mlp_ratio": self.mlp_ratio,
+      "implementation": self.implementation,
+      "stack": bool(self.taps),
+      "dtype": self.dtype,
+    }
+    if self.scan:
+      self.blocks = nn.scan(
+        kind,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(nn.broadcast, nn.broadcast),
+        length=self.depth,
+      )(**shape)
+    else:
+      self.block = [
+        kind(**shape, name=f"block{index}") for index in range(self.depth)
+      ]
+    self.norm = nn.LayerNorm(dtype=self.dtype)
+
+  def tokenise(
+    self, cells: Float[Array, "batch d h w channel"], factor: int
   ) -> Float[Array, "batch td th tw dim"]:
-    """Merges `factor`^3 cells into a token and attends over all tokens.
+    """Merges `factor`^3 cells into a token.
 
     Args:
-      cells: features at 1/4 resolution.
+      cells: features, or voxels.
       factor: cells per token edge.
-      domain: embedding of the scan's domain.
 
     Returns:
       Tokens on their grid.
     """
-    merged = space_to_depth(cells, factor)
-    tokens = nn.Dense(self.dim, dtype=self.dtype, name="embed")(merged)
-    batch, *grid, dim = tokens.shape
-    tokens = tokens.reshape(batch, int(np.prod(grid)), dim)
-    angles = jnp.asarray(rotary_angles(tuple(grid), self.dim // self.heads))
-    block = Block
-    if self.remat == "full":
-      block = nn.remat(Block, prevent_cse=False)
-    tokens, _ = nn.scan(
-      block,
-      variable_axes={"params": 0},
-      split_rngs={"params": True},
-      in_axes=(nn.broadcast, nn.broadcast),
-      length=self.depth,
-    )(
-      heads=self.heads,
-      mlp_ratio=self.mlp_ratio,
-      implementation=self.implementation,
-      dtype=self.dtype,
-      name="blocks",
-    )(tokens, domain, angles)
-    tokens = nn.LayerNorm(dtype=self.dtype, name="norm")(tokens)
-    return tokens.reshape(batch, *grid, dim)
+    tokens = self.embed(space_to_depth(cells, factor))
+    if self.positions == "learned":
+      tokens = tokens + self.places.astype(tokens.dtype)
+    return tokens
+
+  def __call__(
+    self, tokens: Float[Array, "batch td th tw dim"], domain: Domain
+  ) -> tuple[Float[Array, "batch td th tw dim"], ...]:
+    """Attends over all tokens.
+
+    Args:
+      tokens: of `tokenise`.
+      domain: embedding of the scan's domain.
+
+    Returns:
+      The tokens after the blocks in `taps`, and last the normalised output.
+    """
+    batch, depth, height, width, dim = tokens.shape
+    flat = tokens.reshape(batch, depth * height * width, dim)
+    flat = constrain(flat, "batch", "tokens", None)
+    angles = None
+    if self.positions == "rotary":
+      angles = jnp.asarray(
+        rotary_angles((depth, height, width), self.dim // self.heads)
+      )
+    if self.scan:
+      flat, states = self.blocks(flat, domain, angles)
+    else:
+      states = []
+      for block in self.block:
+        flat, state = block(flat, domain, angles)
+        states.append(state)
+    flat = self.norm(flat)
+    return tuple(
+      state.reshape(tokens.shape)
+      for state in (*(states[tap] for tap in self.taps), flat)
+    )

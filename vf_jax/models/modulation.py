@@ -18,8 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-_HU_CENTRES = np.linspace(-1000, 1400, 25, dtype=np.float32)
-_NOISE_CENTRES = np.linspace(0, 7, 15, dtype=np.float32)  # log(1 + HU)
+from vf_jax.models.descriptor import describe, describe_first
+
+_SHARPNESS = 4.0
+"""Of the mixture: no share exceeds e^8 times another.
+
+Dot products without bound make a new domain as certain as a known one, and at
+8 the new domain is nearly as certain again (docs/method.md).
+"""
 
 
 @flax.struct.dataclass
@@ -35,43 +41,18 @@ class DomainState:
   log_mixture: Float[Array, "batch prototypes"] | None
 
 
-def describe(
-  image: Float[Array, "batch depth height width"],
-  spacing_mm: Float[Array, "batch 3"],
-) -> Float[Array, "batch descriptor"]:
-  """Statistics of the scanner rather than of the anatomy's place.
+def mixture_entropy(
+  log_mixture: Float[Array, "*batch prototypes"],
+) -> Float[Array, "*batch"]:
+  """How undecided a mixture is.
 
   Args:
-    image: HU.
-    spacing_mm: spacing of the scan before resampling, ascending order, mm.
+    log_mixture: log share of each prototype.
 
   Returns:
-    Soft histograms of HU and of neighbour differences (noise, kernel) inside
-    the body, and the log spacing.
+    Nats: 0 for one prototype alone, log(prototypes) for all alike.
   """
-  even = image[:, ::2, ::2, 0::2]
-  odd = image[:, ::2, ::2, 1::2]
-  even = even[..., : odd.shape[-1]].reshape(image.shape[0], -1)
-  noise = jnp.log1p(jnp.abs(odd.reshape(image.shape[0], -1) - even))
-  body = (even > -500.0).astype(image.dtype)
-  inside = body.sum(axis=1, keepdims=True) + 1.0
-
-  def histogram(values, centres):
-    width = centres[1] - centres[0]
-    distance = jnp.abs(values[:, None, :] - centres[None, :, None]) / width
-    share = jnp.maximum(0.0, 1.0 - distance)  # linear binning
-    return (share * body[:, None, :]).sum(axis=2) / inside
-
-  return jnp.concatenate(
-    [
-      jnp.sqrt(
-        histogram(jnp.clip(even, -1000, 1400), jnp.asarray(_HU_CENTRES))
-      ),
-      jnp.sqrt(histogram(noise, jnp.asarray(_NOISE_CENTRES))),
-      jnp.log(spacing_mm),
-    ],
-    axis=1,
-  )
+  return -(jnp.exp(log_mixture) * log_mixture).sum(axis=-1)
 
 
 class ModulationUnit(nn.Module):
@@ -83,12 +64,15 @@ class ModulationUnit(nn.Module):
     width: size of the embedding.
     prototype_dropout: chance that a sample's own prototype is masked in
       training, which rehearses leaving its domain out.
+    version: 2; 1 for weights that were made with it: mean features at full
+      length, `describe_first`, dot products without bound.
   """
 
   kind: Literal["none", "film", "prototype"]
   prototypes: int
   width: int
   prototype_dropout: float
+  version: Literal[1, 2] = 2
 
   @nn.compact
   def __call__(
@@ -113,17 +97,35 @@ class ModulationUnit(nn.Module):
     """
     if self.kind == "none":
       return DomainState(embedding=None, log_mixture=None)
-    read = jnp.concatenate(
-      [describe(image, spacing_mm), nn.LayerNorm(name="norm")(pooled)], axis=1
-    ).astype(jnp.float32)
-    hidden = nn.gelu(nn.Dense(self.width, name="read")(read))
+    bounded = self.version > 1
+    content = nn.LayerNorm(name="norm")(pooled.astype(jnp.float32))
+    if bounded:
+      # Mean features follow the mean of the image: they tell what is in view.
+      # At unit length they do not drown the statistics.
+      content = content / np.sqrt(content.shape[1])
+    describer = describe if bounded else describe_first
+    read = jnp.concatenate([describer(image, spacing_mm), content], axis=1)
+    hidden = nn.gelu(
+      nn.Dense(
+        self.width,
+        # What is read is a few units long, however many numbers it has.
+        kernel_init=nn.initializers.normal(1.0)
+        if bounded
+        else nn.initializers.lecun_normal(),
+        name="read",
+      )(read.astype(jnp.float32))
+    )
     query = nn.Dense(self.width, name="query")(hidden)
     if self.kind == "film":
-      return DomainState(embedding=nn.gelu(query), log_mixture=None)
+      query = _unit(query) * np.sqrt(self.width) if bounded else nn.gelu(query)
+      return DomainState(embedding=query, log_mixture=None)
     table = self.param(
       "prototypes", nn.initializers.normal(1.0), (self.prototypes, self.width)
     )
-    logits = query @ table.T / np.sqrt(self.width)
+    if bounded:
+      logits = _SHARPNESS * _unit(query) @ _unit(table).T
+    else:
+      logits = query @ table.T / np.sqrt(self.width)
     mixing = logits
     if train and domain is not None and self.prototype_dropout > 0:
       drop = jax.random.bernoulli(
@@ -135,3 +137,8 @@ class ModulationUnit(nn.Module):
       embedding=jax.nn.softmax(mixing) @ table,
       log_mixture=jax.nn.log_softmax(logits),
     )
+
+
+def _unit(x: Float[Array, "rows width"]) -> Float[Array, "rows width"]:
+  """Brings rows to length 1."""
+  return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-6)

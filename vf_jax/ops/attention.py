@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from vf_jax.ops.attention_by_blocks import attention_by_blocks
+
 
 def attention(
   query: Float[Array, "batch tokens heads dim"],
@@ -19,6 +21,10 @@ def attention(
   implementation: Literal["xla", "cudnn"] = "xla",
 ) -> Float[Array, "batch tokens heads dim"]:
   """Scaled dot-product attention, softmax in fp32.
+
+  On a single CPU, 'xla' without a mask is computed for a block of queries at a
+  time, so that their logits stay in the cache, with gradients of its own that
+  keep no logits: exact up to the order of sums, in about half of the time.
 
   Args:
     query: queries.
@@ -39,9 +45,17 @@ def attention(
       f"attention implementation 'cudnn' needs a GPU, this is "
       f"'{jax.default_backend()}'; set model.attention='xla'"
     )
+  if mask is None and implementation == "xla" and _on_one_cpu():
+    return attention_by_blocks(query, key, value)
   return jax.nn.dot_product_attention(
     query, key, value, mask=mask, implementation=implementation
   )
+
+
+def _on_one_cpu() -> bool:
+  """On a mesh tokens may be divided, and no loop must run over them."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return (mesh.empty or mesh.size == 1) and jax.default_backend() == "cpu"
 
 
 def rotary_angles(

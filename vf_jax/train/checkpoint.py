@@ -25,6 +25,7 @@ _FOLDER = "checkpoints"
 _CONFIG = "config.json"
 _WEIGHTS = "params"
 _DIGEST = "sha256"
+_FREE = ("attention", "remat")  # how it is computed may change between starts
 _DAMAGED = (
   "remove the damaged step folder to use the one before, or train again."
 )
@@ -156,7 +157,7 @@ def _check_digest(
 def _check_same_model(path, stored: Mapping[str, Any], config: Config) -> None:
   ours = config.to_dict()["model"]
   theirs = stored.get("model", {})
-  different = [k for k in ours if ours[k] != theirs.get(k)]
+  different = [k for k in ours if ours[k] != theirs.get(k) and k not in _FREE]
   if different:
     key = different[0]
     raise InputError(

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.sharding import Mesh
 
 from vf_jax.config import Config
 from vf_jax.data.augment.patches import Patches
@@ -26,10 +26,12 @@ from vf_jax.data.pipeline import domain_names, make_batches
 from vf_jax.errors import ConfigError, NonFiniteLossError
 from vf_jax.io.atomic import write_text
 from vf_jax.multispine.store import Store
+from vf_jax.parallel.mesh import make_mesh
+from vf_jax.parallel.sharding import state_shardings
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
 from vf_jax.train.checkpoint import Checkpoints
 from vf_jax.train.state import TrainState, init_state
-from vf_jax.train.step import make_train_step
+from vf_jax.train.step import jit_train_step, place_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,17 +66,19 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
     NonFiniteLossError: at the first loss that is no number.
   """
   folder = pathlib.Path(workdir)
+  mesh = make_mesh(config.mesh)
   store = Store(config.data.store, config.data.cache_mib)
   _check_store(store, config)
   folder.mkdir(parents=True, exist_ok=True)
   checkpoints = Checkpoints(folder, config)
   batches = make_batches(store, config)
   try:
-    state, start = _start(config, checkpoints, batches)
+    state, start = _start(config, mesh, checkpoints, batches)
     writer = JsonlWriter(folder / "metrics.jsonl")
     writer.drop_after(start)
     _write_facts(folder, config, store)
-    return _run(config, store, state, batches, checkpoints, writer)
+    with jax.set_mesh(mesh):
+      return _run(config, mesh, store, state, batches, checkpoints, writer)
   finally:
     checkpoints.close()
     _close(batches)
@@ -96,18 +100,20 @@ def _check_store(store: Store, config: Config) -> None:
 
 
 def _start(
-  config: Config, checkpoints: Checkpoints, batches: Any
+  config: Config, mesh: Mesh, checkpoints: Checkpoints, batches: Any
 ) -> tuple[TrainState, int]:
   latest = checkpoints.latest
   # NOTE: the same placement in both cases, so that a resumed run executes the
   # very program of the run it goes on with.
-  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  abstract = jax.eval_shape(lambda: init_state(config))
+  shardings = state_shardings(mesh, abstract)
   if latest is None:
-    init = jax.jit(lambda: init_state(config), out_shardings=sharding)
+    init = jax.jit(lambda: init_state(config), out_shardings=shardings)
     return init(), 0
   abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-    jax.eval_shape(lambda: init_state(config)),
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    abstract,
+    shardings,
   )
   state, data_state = checkpoints.restore(abstract)
   batches.set_state(dict(data_state))
@@ -127,59 +133,118 @@ def _write_facts(folder: pathlib.Path, config: Config, store: Store) -> None:
 
 def _run(
   config: Config,
+  mesh: Mesh,
   store: Store,
   state: TrainState,
   batches: Any,
   checkpoints: Checkpoints,
   writer: JsonlWriter,
 ) -> Summary:
-  step_fn = jax.jit(make_train_step(config), donate_argnums=0)
+  step_fn = jit_train_step(config, mesh)
   t = config.train
   start = step = int(state.step)
-  pending: list[tuple[int, Any, np.ndarray]] = []
-  dice_since_save: list[float] = []
-  metrics: dict[str, float] = {}
-  began = time.monotonic()
-  last_log, waited = began, 0.0
+  records = _Records(config, store, writer, start)
   with _stop_signal() as stopping:
     stop = False
     while step < t.steps and not stop:
       before = time.monotonic()
       arrays = next(batches)
-      waited += time.monotonic() - before
+      records.waited(time.monotonic() - before)
       # A copy: what a worker sends holds a file open as long as it lives.
       cases = np.array(arrays["case"])
-      patches = Patches(**{name: jnp.asarray(v) for name, v in arrays.items()})
-      state, sums = step_fn(state, patches)
+      state, sums = step_fn(state, place_batch(mesh, Patches(**arrays)))
       step += 1
-      pending.append((step, sums, cases))
+      # NOTE: after the next step is on its way, so that reading does not
+      # make the devices wait.
+      records.write()
+      records.add(step, sums, cases)
       stop = bool(stopping)
       saving = stop or step % t.checkpoint_every == 0 or step == t.steps
       if step % t.log_every == 0 or saving:
-        metrics = _merge(pending, store)
-        dice_since_save.append(metrics["dice"])
-        now = time.monotonic()
-        speed = len(pending) * config.data.batch / max(now - last_log, 1e-9)
-        rest = (t.steps - step) * (now - began) / max(step - start, 1)
-        writer.write(
-          {
-            "step": step,
-            **{f"train/{k}": v for k, v in metrics.items()},
-            "perf/crops_per_s": speed,
-            "perf/data_wait_ms": 1000 * waited / len(pending),
-            "time_s": now - began,
-          }
-        )
-        _progress(step, t.steps, metrics, speed, rest)
-        pending, last_log, waited = [], now, 0.0
+        records.close_interval()
       if saving:
-        dice = float(np.mean(dice_since_save))
-        checkpoints.save(state, batches.get_state(), {"dice": dice})
-        dice_since_save = []
-        last_log = time.monotonic()
+        records.write()
+        checkpoints.save(state, batches.get_state(), {"dice": records.dice()})
+        records.restart()
   if sys.stderr.isatty():
     print(file=sys.stderr)
-  return Summary(step=step, finished=step >= t.steps, metrics=metrics)
+  return Summary(step=step, finished=step >= t.steps, metrics=records.metrics)
+
+
+@dataclasses.dataclass
+class _Interval:
+  """Steps that share a record."""
+
+  steps: list[tuple[int, Any, np.ndarray]]
+  seconds: float
+  waited: float
+
+
+class _Records:
+  """Metrics of the steps, read from the devices one step late."""
+
+  def __init__(
+    self, config: Config, store: Store, writer: JsonlWriter, start: int
+  ):
+    self.metrics: dict[str, float] = {}
+    self._config = config
+    self._store = store
+    self._writer = writer
+    self._start = start
+    self._began = self._last = time.monotonic()
+    self._waited = 0.0
+    self._open: list[tuple[int, Any, np.ndarray]] = []
+    self._closed: _Interval | None = None
+    self._dice: list[float] = []
+
+  def waited(self, seconds: float) -> None:
+    """Counts time spent waiting for data."""
+    self._waited += seconds
+
+  def add(self, step: int, sums: Any, cases: np.ndarray) -> None:
+    """Keeps the sums of a step, which may still be computed."""
+    self._open.append((step, sums, cases))
+
+  def close_interval(self) -> None:
+    """Ends an interval; its numbers start on their way to the host."""
+    for leaf in jax.tree.leaves([sums for _, sums, _ in self._open]):
+      leaf.copy_to_host_async()
+    now = time.monotonic()
+    self._closed = _Interval(self._open, now - self._last, self._waited)
+    self._open, self._waited, self._last = [], 0.0, now
+
+  def write(self) -> None:
+    """Writes the record of an interval that has ended."""
+    if self._closed is None:
+      return
+    interval, self._closed = self._closed, None
+    self.metrics = _merge(interval.steps, self._store)
+    self._dice.append(self.metrics["dice"])
+    step, count = interval.steps[-1][0], len(interval.steps)
+    crops = count * self._config.data.batch
+    speed = crops / max(interval.seconds, 1e-9)
+    elapsed = time.monotonic() - self._began
+    self._writer.write(
+      {
+        "step": step,
+        **{f"train/{k}": v for k, v in self.metrics.items()},
+        "perf/crops_per_s": speed,
+        "perf/data_wait_ms": 1000 * interval.waited / count,
+        "time_s": elapsed,
+      }
+    )
+    steps = self._config.train.steps
+    rest = (steps - step) * elapsed / max(step - self._start, 1)
+    _progress(step, steps, self.metrics, speed, rest)
+
+  def dice(self) -> float:
+    """Mean training Dice since the last checkpoint."""
+    return float(np.mean(self._dice))
+
+  def restart(self) -> None:
+    """Starts a new stretch after a checkpoint, whose time does not count."""
+    self._dice = []
+    self._last = time.monotonic()
 
 
 def _merge(

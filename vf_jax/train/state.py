@@ -15,6 +15,8 @@ from vf_jax.config import Config
 from vf_jax.models.vertebraformer import VertebraFormer
 
 Params = Any
+TASK_LOG_VARIANCE = "task_log_variance"
+"""Beside the network's parameters if `loss.weighting` is 'uncertainty'."""
 
 
 @flax.struct.dataclass
@@ -87,7 +89,12 @@ def init_params(config: Config, key: Key[Array, ""]) -> Params:
     jnp.zeros((1, m.max_points), bool),
     jnp.zeros((1,), jnp.int32),
   )
-  return variables["params"]
+  params = dict(variables["params"])
+  if config.loss.weighting == "uncertainty":
+    params[TASK_LOG_VARIANCE] = {
+      name: jnp.zeros(()) for name in config.loss.weights
+    }
+  return params
 
 
 def init_state(config: Config) -> TrainState:

@@ -18,7 +18,7 @@ import pathlib
 
 import numpy as np
 import torch
-from monai.losses import DiceLoss
+from monai.losses import DiceCELoss, DiceLoss, FocalLoss
 from monai.networks.nets import UNETR
 
 HERE = pathlib.Path(__file__).parent
@@ -104,18 +104,44 @@ def pack(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def losses() -> dict[str, np.ndarray]:
-  """Dice loss of one random prediction, with its gradient."""
+  """Losses of random predictions, with their gradients."""
   random = np.random.default_rng(3)
   logits = random.standard_normal((2, 1, 5, 4, 3)).astype(np.float32) * 2
   truth = (random.random(logits.shape) < 0.3).astype(np.float32)
-  out = {"logits": logits[:, 0], "truth": truth[:, 0]}
-  loss = DiceLoss(sigmoid=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
-  x = torch.from_numpy(logits).double().requires_grad_()
-  value = loss(x, torch.from_numpy(truth).double())
-  value.backward()
-  out["dice"] = value.detach().numpy()
-  out["dice_grad"] = x.grad.numpy()[:, 0]
+  levels = random.standard_normal((2, 4, 5, 4, 3)).astype(np.float32) * 2
+  classes = random.integers(0, 4, (2, 1, 5, 4, 3))
+  out = {
+    "logits": logits[:, 0],
+    "truth": truth[:, 0],
+    "levels": np.moveaxis(levels, 1, -1),
+    "classes": classes[:, 0].astype(np.uint8),
+  }
+  smooth = {"batch": True, "smooth_nr": 1.0, "smooth_dr": 1.0}
+  binary = logits, torch.from_numpy(truth).double()
+  named = levels, torch.from_numpy(classes)
+  several = {"softmax": True, "to_onehot_y": True, "include_background": False}
+  for name, loss, (x, y) in (
+    ("dice", DiceLoss(sigmoid=True, **smooth), binary),
+    ("entropy", torch.nn.BCEWithLogitsLoss(), binary),
+    ("focal", FocalLoss(gamma=2.0, reduction="sum"), binary),
+    ("level_dice", DiceLoss(**several, **smooth), named),
+    ("level_entropy", _cross_entropy, named),
+  ):
+    x = torch.from_numpy(x).double().requires_grad_()
+    value = loss(x, y)
+    value.backward()
+    out[name] = value.detach().numpy()
+    grad = np.moveaxis(x.grad.numpy(), 1, -1)
+    out[f"{name}_grad"] = grad[..., 0] if grad.shape[-1] == 1 else grad
   return out
+
+
+def _cross_entropy(logits, classes):
+  """The cross-entropy of MONAI's DiceCELoss."""
+  whole = DiceCELoss(
+    softmax=True, to_onehot_y=True, lambda_dice=0.0, lambda_ce=1.0
+  )
+  return whole(logits, classes)
 
 
 def upsampling() -> dict[str, np.ndarray]:

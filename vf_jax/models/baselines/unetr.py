@@ -152,7 +152,7 @@ class Unetr(nn.Module):
         state.reshape(batch, *grid, dim)
         for state in (*(states[tap] for tap in self.taps), last)
       ),
-    )
+    ).logits
 
   def _blocks(self, tokens):
     """Returns the last state and, by block, all of them."""

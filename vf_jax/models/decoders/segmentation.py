@@ -13,15 +13,16 @@ from vf_jax.ops.subvoxel import depth_to_space
 class SubvoxelHead(nn.Module):
   """Emits the 4^3 block of every output from the features of its cell.
 
-  Outputs are the vertebra logit and the offset to the body centre. The raw
-  voxels of the cell join the features, so that edges stay sharp.
+  The raw voxels of the cell join the features, so that edges stay sharp.
 
   Attributes:
+    outputs: per voxel.
     stride: voxels per cell edge.
     hidden: width of the hidden layer.
     dtype: compute type; outputs are float32.
   """
 
+  outputs: int
   stride: int
   hidden: int
   dtype: jnp.dtype = jnp.float32
@@ -31,15 +32,11 @@ class SubvoxelHead(nn.Module):
     self,
     features: Float[Array, "batch d h w channel"],
     packed: Float[Array, "batch d h w voxels"],
-  ) -> tuple[
-    Float[Array, "batch depth height width"],
-    Float[Array, "batch depth height width 3"],
-  ]:
-    """Returns vertebra logits and offsets in voxels (depth, height, width)."""
+  ) -> Float[Array, "batch depth height width outputs"]:
+    """Returns the outputs of every voxel."""
     x = nn.LayerNorm(dtype=self.dtype, name="norm")(features)
     x = jnp.concatenate([x, packed.astype(x.dtype)], axis=-1)
     x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
     block = self.stride**3
-    x = nn.Dense(4 * block, dtype=jnp.float32, name="emit")(x)
-    x = depth_to_space(x, self.stride)
-    return x[..., 0], x[..., 1:] * 8.0  # offsets reach over about 8 voxels
+    x = nn.Dense(self.outputs * block, dtype=jnp.float32, name="emit")(x)
+    return depth_to_space(x, self.stride)

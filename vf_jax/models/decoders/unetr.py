@@ -10,16 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from vf_jax.config import UNETR_TOKEN as TOKEN
 from vf_jax.errors import ConfigError
+from vf_jax.models.layers import Domain, Modulate
 from vf_jax.ops.conv3d import conv3d
 from vf_jax.ops.subvoxel import depth_to_space
-
-TOKEN = 16
-"""Voxels per token edge: four doublings lead back to the image."""
+from vf_jax.parallel.sharding import constrain
 
 Volume = Float[Array, "batch depth height width channel"]
 
@@ -102,12 +103,17 @@ class UnetBlock(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Volume) -> Float[Array, "batch depth height width out"]:
-    """Returns the features after the block."""
+  def __call__(
+    self, x: Volume, domain: Domain = None
+  ) -> Float[Array, "batch depth height width out"]:
+    """Returns the features after the block, its branch modulated."""
     y = Convolution(self.features, dtype=self.dtype, name="conv1")(x)
     y = _leaky_relu(instance_norm(y))
     y = Convolution(self.features, dtype=self.dtype, name="conv2")(y)
     y = instance_norm(y)
+    if domain is not None:
+      y, gate = Modulate(dtype=self.dtype, name="modulate")(y, domain)
+      y = gate * y
     if self.residual:
       if x.shape[-1] != self.features:
         x = instance_norm(
@@ -165,12 +171,30 @@ class Merge(nn.Module):
     self,
     x: Float[Array, "batch d h w channel"],
     skip: Float[Array, "batch depth height width out"],
+    domain: Domain = None,
   ) -> Float[Array, "batch depth height width out"]:
     """Returns features with the shape of the skip."""
     features = skip.shape[-1]
     x = Upsample(features, dtype=self.dtype, name="up")(x)
     x = jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
-    return UnetBlock(features, self.residual, dtype=self.dtype, name="block")(x)
+    block = UnetBlock(features, self.residual, dtype=self.dtype, name="block")
+    return block(x, domain)
+
+
+@flax.struct.dataclass
+class Decoded:
+  """What the convolutional decoder gives.
+
+  Attributes:
+    logits: per voxel, fp32.
+    coarse: the same at 1/2 and 1/4 resolution, for deep supervision; empty
+      without it.
+    cells: features at 1/4 resolution, which other decoders read.
+  """
+
+  logits: Float[Array, "batch depth height width outputs"]
+  coarse: tuple[Float[Array, "batch _ _ _ outputs"], ...]
+  cells: Float[Array, "batch d h w channel"]
 
 
 class UnetrDecoder(nn.Module):
@@ -181,6 +205,7 @@ class UnetrDecoder(nn.Module):
     feature_size: channels at full resolution; they double with every halving.
     residual: residual blocks (MONAI's `res_block`).
     convolve: blocks on the way up of the states (MONAI's `conv_block`).
+    deep_supervision: logits at 1/2 and 1/4 resolution too.
     dtype: compute type; logits are float32.
 
   Source:
@@ -191,28 +216,26 @@ class UnetrDecoder(nn.Module):
   feature_size: int = 16
   residual: bool = True
   convolve: bool = True
+  deep_supervision: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(
     self,
     image: Volume,
-    states: tuple[
-      Float[Array, "batch d h w dim"],
-      Float[Array, "batch d h w dim"],
-      Float[Array, "batch d h w dim"],
-      Float[Array, "batch d h w dim"],
-    ],
-  ) -> Float[Array, "batch depth height width classes"]:
+    states: tuple[Float[Array, "batch d h w dim"], ...],
+    domain: Domain = None,
+  ) -> Decoded:
     """Decodes.
 
     Args:
       image: the network's input, `TOKEN` times the states' resolution.
-      states: hidden states on the token grid, from shallow to deep; the last
+      states: four hidden states on the token grid, shallow to deep; the last
         is the normalised output of the transformer.
+      domain: embedding of the scan's domain, which modulates the way up.
 
     Returns:
-      Logits.
+      Logits, and the features on the way to them.
 
     Raises:
       ConfigError: if the tokens are not of 16^3 voxels.
@@ -237,7 +260,19 @@ class UnetrDecoder(nn.Module):
           name=f"encoder{level + 2}",
         )(state)
       )
-    x = states[-1]
+    x, stages = states[-1], []
     for level in (3, 2, 1, 0):
-      x = Merge(**kind, name=f"decoder{level + 2}")(x, skips[level])
-    return nn.Dense(self.classes, dtype=jnp.float32, name="out")(x)
+      x = Merge(**kind, name=f"decoder{level + 2}")(x, skips[level], domain)
+      x = constrain(x, "batch", "depth", None, None, None)
+      stages.append(x)
+    _, cells, half, full = stages
+    coarse = []
+    if self.deep_supervision:
+      for name, stage in (("out_half", half), ("out_quarter", cells)):
+        head = nn.Dense(self.classes, dtype=jnp.float32, name=name)
+        coarse.append(head(stage))
+    return Decoded(
+      logits=nn.Dense(self.classes, dtype=jnp.float32, name="out")(full),
+      coarse=tuple(coarse),
+      cells=cells,
+    )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vf_jax.evaluate.overlap import dice
+from vf_jax.evaluate.metrics.overlap import dice
 
 
 def sets_dice(prediction, truth):

@@ -1,0 +1,139 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The rows that `compile_for.py --table` compiles, and how they are shown."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import pathlib
+from typing import Any
+
+import measuring
+
+_LARGE = ("--set", "model.crop=(192,192,192)")
+ROWS: tuple[tuple[str, ...], ...] = (
+  *(
+    ("--config", config, "--for", target, "--batch", str(batch))
+    for target, batch in (("v5e:2x2", 8), ("v5e:16x16", 512))
+    for config in (
+      "configs/base.py",
+      "configs/base.py:unetr",
+      "configs/fast.py:S",
+      "configs/fast.py:B",
+    )
+  ),
+  *(
+    ("--config", config, "--for", target, "--batch", str(batch))
+    for target, batch in (("h100:1", 2), ("h100:8", 16))
+    for config in (
+      "configs/base.py",
+      "configs/base.py:unetr",
+      "configs/fast.py:S",
+      "configs/fast.py:B",
+    )
+  ),
+  (
+    "--config", "configs/fast.py:B", "--for", "v5e:2x2", "--batch", "8",
+    "--without-augment",
+  ),
+  (
+    "--config", "configs/fast.py:B", "--for", "v5e:2x2", "--batch", "8",
+    "--mesh", "data=1,fsdp=4",
+  ),
+  (
+    "--config", "configs/fast.py:B", "--for", "v5e:1x1", "--batch", "1",
+    *_LARGE,
+  ),
+)  # fmt: skip
+
+
+def fill(folder: pathlib.Path, script: str) -> None:
+  """Compiles every row that is not there yet, and writes both files.
+
+  Args:
+    folder: of compile_for.json and compile_for.md.
+    script: compiles one row in a process of its own.
+  """
+  path = folder / "compile_for.json"
+  found = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+  for arguments in ROWS:
+    key = " ".join(arguments)
+    if key in found["rows"]:
+      continue
+    try:
+      row = measuring.run_alone(script, *arguments)
+    except RuntimeError as error:
+      # A step that does not fit is a result, too.
+      row = {"error": _reason(str(error))}
+    row["date"] = datetime.date.today().isoformat()
+    found["rows"][key] = row
+    found["facts"] = measuring.facts()
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    (folder / "compile_for.md").write_text(render(found))
+    print(f"{key}: {row}", flush=True)
+
+
+def render(found: dict[str, Any]) -> str:
+  """Renders the table.
+
+  Args:
+    found: content of compile_for.json.
+
+  Returns:
+    Markdown.
+  """
+  facts = found["facts"]
+  rows = []
+  for key, row in found["rows"].items():
+    if "error" in row:
+      rows.append([f"`{key}`", row["date"], row["error"], *[""] * 10])
+      continue
+    rows.append(
+      [
+        f"`{key}`",
+        row["date"],
+        f"{row['compile_s']:.0f} ({row['compile_cpu_s']:.0f})",
+        f"{row['model_flops'] / 1e12:.2f}",
+        f"{row['flops'] / 1e12:.2f}",
+        f"{row['hbm_bytes_per_crop'] / 1e9:.2f}",
+        f"{row['bytes_per_crop'] / 1e9:.2f}",
+        _number(row["compiler_bytes"], row["crops_per_chip"] * 1e9),
+        f"{row['peak_bytes'] / 2**30:.1f}"
+        + ("" if row["fits"] else " (does not fit)"),
+        f"{row['sent_bytes'] / 1e9:.2f}",
+        f"{1e3 * row[row['limit'] + '_s']:.1f} ({row['limit']})",
+        f"{100 * row['mfu']:.0f} %",
+        _number(row["scheduled_s"], 1e-3),
+      ]
+    )
+  return _HEAD.format(**facts) + measuring.table(
+    [
+      "step", "date", "compiled in s (CPU s)", "model TFLOP", "TFLOP done",
+      "HBM GB a crop", "GB a crop", "XLA's own GB a crop", "memory, GiB",
+      "sent, GB", "roofline, ms (limit)", "MFU at most", "XLA's schedule, ms",
+    ],
+    rows,
+  ) + "\n"  # fmt: skip
+
+
+_HEAD = """# Training steps, compiled for chips that are not here
+
+`python benchmarks/compile_for.py --table benchmarks/results`, last row
+{date}, commit {commit}, {machine}. Per chip and step. Nothing ran: these are
+the compiler's programs, accounted for as `benchmarks/compile_for.py` says, and
+lower bounds of time. "XLA's own" counts the body of a loop once and is not
+given for GPUs; neither is what it keeps in a GPU's caches. XLA's schedule is
+the sum of its cycles without our own kernels, for which it gives none. Compile
+times are of a busy machine; CPU seconds add up all threads.
+
+"""
+
+
+def _number(value: float | None, unit: float) -> str:
+  return "" if value is None else f"{value / unit:.2f}"
+
+
+def _reason(text: str) -> str:
+  """The line of a traceback that says what went wrong."""
+  lines = [line for line in text.splitlines() if "Error" in line]
+  return (lines or text.splitlines())[-1].strip()[:160].replace("|", "/")

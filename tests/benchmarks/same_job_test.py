@@ -1,0 +1,100 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import importlib
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
+_FACTS = {"date": "d", "command": "c", "commit": "1", "machine": "m"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _path():
+  sys.path.insert(0, str(_BENCHMARKS))
+  yield
+  sys.path.remove(str(_BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def same_job(_path):
+  return importlib.import_module("same_job")
+
+
+def _rounds(same_job, seconds):
+  return {
+    setting: [
+      {
+        "train_s": factor * s,
+        "train_cpu_s": 2 * factor * s,
+        "infer_s": s,
+        "infer_cpu_s": s,
+        "peak_mib": 10.0,
+      }
+      for factor in (1, 2, 3)
+    ]
+    for setting, s in zip(same_job.SETTINGS, seconds)
+  }
+
+
+def test_the_fastest_setting_of_a_peer_counts(same_job):
+  rounds = _rounds(same_job, (1.0, 0.5, 8.0, 6.0, 9.0, 12.0))
+  assert same_job.best(rounds, same_job.OURS, "train") == 2.0
+  assert same_job.best(rounds, same_job.UNETR, "train") == 12.0
+  assert same_job.best(rounds, same_job.SWIN, "infer") == 9.0
+  text = same_job.render({"speed": {"facts": _FACTS, "rounds": rounds}})
+  line = next(x for x in text.splitlines() if "UNETR, torch.compile" in x)
+  assert "| 6.0 (6.0-6.0) | 6.0 (6.0-6.0) |" in line
+
+
+def test_the_step_of_the_job_has_our_tasks_or_the_mask_alone(same_job):
+  contestants = importlib.import_module("contestants")
+  whole = contestants.our_config(10, 1e-3, 0, only_mask=False).loss
+  alone = contestants.our_config(10, 1e-3, 0, only_mask=True).loss
+  assert alone.dice == whole.dice > 0
+  assert whole.numbering > 0
+  assert alone.numbering == 0
+  fields = same_job._windows(0)
+  assert fields["image"].shape == (1, 96, 96, 96)
+  assert {a.shape[0] for a in jax.tree.leaves(fields)} == {1}
+
+
+def test_equal_time_says_who_is_better(same_job):
+  equal_time = importlib.import_module("equal_time")
+  dice = {same_job.OURS: 0.8, same_job.UNETR: 0.5, same_job.SWIN: 0.9}
+  runs = [
+    {
+      "name": name, "seed": seed, "steps": 9, "rate": 1e-3, "cpu_s": 4.0,
+      "dice": {"p1": value, "p2": value, equal_time.REAL: value},
+    }
+    for name, value in dice.items()
+    for seed in range(3)
+  ]  # fmt: skip
+  text = "\n".join(equal_time.render({"runs": runs, "seconds": 5}))
+  assert "| MONAI UNETR | 0.500 [0.500, 0.500] | +0.300 [0.300" in text
+  assert "| MONAI SwinUNETR | 0.900 [0.900, 0.900] | -0.100 [-0.100" in text
+  wide = equal_time._interval(np.array([[0.1, 0.9], [0.2, 0.8]]))
+  assert wide == "[0.100, 0.900]"
+
+
+def test_a_goal_that_is_missed_is_called_so():
+  overfit = importlib.import_module("overfit")
+  result = {
+    "facts": _FACTS, "case": "x", "spacing_mm": 2.0, "mask_kind": "expert",
+    "steps": 5, "predict_s": 1.0, "train_wall_s": 60.0, "train_cpu_s": 90.0,
+    "train_cores": 2, "dice": 0.95, "foreign": [],
+    "vertebrae": [
+      {"level": "L1", "cut": False, "found": ["L1"], "dice": 0.9},
+      {"level": "L2", "cut": True, "found": [], "dice": 0.9},
+    ],
+  }  # fmt: skip
+  text = overfit.render(result)
+  assert "| vertebra Dice | >= 0.97 | 0.9500 | **no** |" in text
+  assert "| whole vertebrae named exactly | all | 1 of 1 | yes |" in text
+  assert "| < 10 | 0.8 | yes |" in text
+  result["foreign"] = ["T1"]
+  assert "| all | 1 of 1 | **no** |" in overfit.render(result)

@@ -1,0 +1,225 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The modulation unit: what it reads, what it may not depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vf_jax.models.modulation import ModulationUnit, mixture_entropy
+from vf_jax.models.vertebraformer import VertebraFormer
+
+_QUICK = {"xla_backend_optimization_level": 1}
+_SPACING = jnp.array([[0.7, 0.7, 2.5]])
+
+
+def _unit(kind="prototype", prototypes=5, dropout=0.0):
+  return ModulationUnit(kind, prototypes, 12, dropout)
+
+
+def _scans(count, noise_hu, seed=0):
+  """Noise of some strength around soft tissue."""
+  rng = np.random.default_rng(seed)
+  shape = (count, 16, 16, 16)
+  return jnp.asarray(40 + noise_hu * rng.standard_normal(shape), jnp.float32)
+
+
+def _inputs(image, seed=0):
+  count = image.shape[0]
+  pooled = np.random.default_rng(seed).standard_normal((count, 4))
+  return image, jnp.tile(_SPACING, (count, 1)), jnp.asarray(pooled, jnp.float32)
+
+
+def _draw(unit, *inputs):
+  """Parameters of a unit."""
+  return jax.jit(unit.init)(jax.random.key(1), *inputs)["params"]
+
+
+_NOISE = np.random.default_rng(0).standard_normal((2, 16, 16, 16))
+_IMAGE = jnp.asarray(300 * _NOISE, jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def small(test_config):
+  """The smallest network with every part that is modulated."""
+
+  def build(kind):
+    model = dataclasses.replace(
+      test_config.model, crop=(16, 16, 16), channels=8, dim=16, depth=2,
+      heads=2, modulation=kind, prototypes=3, prototype_dropout=0.0,
+    )  # fmt: skip
+    return VertebraFormer(model)
+
+  return build
+
+
+def _start(model):
+  init = jax.jit(model.init, compiler_options=_QUICK)
+  return init(jax.random.key(1), _IMAGE, jnp.tile(_SPACING, (2, 1)))["params"]
+
+
+def _outputs(model, params):
+  out = model.apply({"params": params}, _IMAGE, jnp.tile(_SPACING, (2, 1)))
+  return (out.logits, out.offsets, *jax.tree.leaves(out.lesions))
+
+
+def _shared(names, values):
+  """The part of `values` that `names` has too."""
+  if not isinstance(names, dict):
+    return values
+  return {name: _shared(part, values[name]) for name, part in names.items()}
+
+
+def test_an_untrained_unit_changes_nothing(small):
+  plain = small("none")
+  names = jax.eval_shape(
+    plain.init, jax.random.key(1), _IMAGE, jnp.tile(_SPACING, (2, 1))
+  )["params"]
+  run = jax.jit(_outputs, static_argnums=0, compiler_options=_QUICK)
+  for kind in ("film", "prototype"):
+    model = small(kind)
+    params = _start(model)
+    found = run(model, params)
+    expected = run(plain, _shared(names, params))
+    for ours, theirs in zip(found, expected, strict=True):
+      # 1 + 0 and x + 0 are exact, but may be fused into other loops.
+      np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_order_of_prototypes_does_not_matter():
+  order = np.array([3, 1, 4, 0, 2])
+  unit = _unit(dropout=1.0)
+  image, spacing, pooled = _inputs(_scans(3, 30))
+  domain = jnp.array([0, 4, 2])
+  params = _draw(unit, image, spacing, pooled)
+  shuffled = params | {"prototypes": params["prototypes"][order]}
+
+  @jax.jit
+  def run(values, own):
+    return unit.apply(
+      {"params": values}, image, spacing, pooled, own, True,
+      rngs={"prototype": jax.random.key(0)},
+    )  # fmt: skip
+
+  first = run(params, domain)
+  second = run(shuffled, jnp.asarray(np.argsort(order))[domain])
+  # Sums over prototypes are taken in another order.
+  np.testing.assert_allclose(first.embedding, second.embedding, atol=1e-5)
+  np.testing.assert_allclose(
+    first.log_mixture[:, order], second.log_mixture, atol=1e-5
+  )
+
+
+def test_dropout_masks_the_own_prototype_only_in_training():
+  image, spacing, pooled = _inputs(_scans(2, 30))
+  domain = jnp.array([1, 3])
+  unit = _unit(dropout=1.0)
+  params = _draw(unit, image, spacing, pooled)
+  table = params["prototypes"]
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def run(train):
+    return unit.apply(
+      {"params": params}, image, spacing, pooled, domain, train,
+      rngs={"prototype": jax.random.key(0)},
+    )  # fmt: skip
+
+  share = np.exp(np.asarray(run(True).log_mixture))
+  np.testing.assert_allclose(run(False).embedding, share @ table, atol=1e-5)
+  share[np.arange(2), np.asarray(domain)] = 0.0
+  share /= share.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(run(True).embedding, share @ table, atol=1e-5)
+
+
+def test_entropy_of_mixtures():
+  shares = jnp.array([[1.0, 1e-30, 1e-30], [1 / 3, 1 / 3, 1 / 3]])
+  np.testing.assert_allclose(
+    mixture_entropy(jnp.log(shares)), [0.0, np.log(3)], atol=1e-6
+  )
+
+
+def test_a_new_unit_is_undecided_and_no_scan_makes_it_certain():
+  unit = _unit()
+  image, spacing, pooled = _inputs(_scans(4, 30))
+  init, apply = jax.jit(unit.init), jax.jit(unit.apply)
+  entropies = []
+  for seed in range(8):
+    variables = init(jax.random.key(seed), image, spacing, pooled)
+    state = apply(variables, image, spacing, pooled)
+    entropies.append(float(mixture_entropy(state.log_mixture).mean()))
+  assert np.mean(entropies) > 0.6 * np.log(5)
+  # A scan like none before: bounded logits leave the others their share.
+  wild = apply(variables, 100 * image, 1e3 * spacing, 1e3 * pooled)
+  assert float(wild.log_mixture.min()) > -(8.0 + np.log(5))
+
+
+def test_an_unseen_scanner_is_a_mixture_of_known_ones():
+  unit = _unit(prototypes=2)
+  known = jnp.concatenate([_scans(8, 4, 1), _scans(8, 90, 2)])
+  domain = jnp.repeat(jnp.arange(2), 8)
+  image, spacing, pooled = _inputs(known)
+  params = _draw(unit, image, spacing, pooled)
+  tx = optax.adam(3e-3)
+
+  @jax.jit
+  def train(params):
+    def loss(values):
+      found = unit.apply({"params": values}, image, spacing, pooled)
+      return -jnp.take_along_axis(
+        found.log_mixture, domain[:, None], axis=1
+      ).mean()
+
+    def step(carry, _):
+      values, state = carry
+      updates, state = tx.update(jax.grad(loss)(values), state)
+      return (optax.apply_updates(values, updates), state), None
+
+    return jax.lax.scan(step, (params, tx.init(params)), length=150)[0][0]
+
+  params = train(params)
+
+  apply = jax.jit(unit.apply)
+
+  def look(noise_hu):
+    inputs = _inputs(_scans(8, noise_hu, 3), seed=3)
+    return apply({"params": params}, *inputs).log_mixture
+
+  seen, between = look(4), look(19)
+  assert (np.asarray(seen).argmax(axis=1) == 0).all()
+  assert (np.asarray(look(90)).argmax(axis=1) == 1).all()
+  more = mixture_entropy(between).mean() / mixture_entropy(seen).mean()
+  assert more > 2.0
+
+
+@pytest.mark.parametrize("kind", ["film", "prototype"])
+def test_gradients_reach_every_part_after_the_first_step(small, kind):
+  model = small(kind)
+  params = _start(model)
+
+  def loss(values):
+    return sum(jnp.square(x - 1.0).mean() for x in _outputs(model, values))
+
+  grad = jax.jit(jax.grad(loss), compiler_options=_QUICK)
+
+  def dead(tree):
+    return {
+      jax.tree_util.keystr(path)
+      for path, g in jax.tree_util.tree_leaves_with_path(tree)
+      if not float(jnp.abs(g).max()) > 0
+    }
+
+  # Numbering has no points here.
+  rest = {name: part for name, part in params.items() if name != "numbering"}
+  first = grad(rest)
+  # Layers that are zero pass nothing on: in the first step only the domain
+  # loss, which is not part of this one, would move the unit itself.
+  own = jax.tree_util.tree_leaves_with_path({"modulation": rest["modulation"]})
+  assert dead(first) == {jax.tree_util.keystr(path) for path, _ in own}
+  moved = jax.tree.map(lambda p, g: p - 0.01 * jnp.sign(g), rest, first)
+  assert dead(grad(moved)) == set()

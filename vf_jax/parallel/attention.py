@@ -1,0 +1,94 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Attention on a mesh: a kernel runs on each device's own heads and queries."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Literal
+
+import jax
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from vf_jax.ops.attention import attention
+from vf_jax.ops.blockwise_attention import blockwise_attention
+from vf_jax.parallel.sharding import LOGICAL
+
+Implementation = Literal["auto", "xla", "cudnn", "tpu"]
+
+
+def attend(
+  query: Float[Array, "batch tokens heads dim"],
+  key: Float[Array, "batch tokens heads dim"],
+  value: Float[Array, "batch tokens heads dim"],
+  implementation: Implementation,
+) -> Float[Array, "batch tokens heads dim"]:
+  """Attention of every token over every other.
+
+  XLA divides its own operations over a mesh but no kernel, so the kernel for
+  TPUs is divided here: samples and heads as elsewhere, queries over `context`,
+  whose devices each see all keys.
+
+  Args:
+    query: queries.
+    key: keys.
+    value: values.
+    implementation: 'auto' takes the kernel on TPUs and 'xla' elsewhere; the
+      others are as in `ModelConfig`.
+
+  Returns:
+    The attended values.
+
+  Raises:
+    ValueError: if the implementation does not exist on this backend.
+  """
+  backend = jax.default_backend()
+  if implementation == "auto":
+    implementation = "tpu" if backend == "tpu" else "xla"
+  if implementation != "tpu":
+    return attention(query, key, value, implementation=implementation)
+  if backend != "tpu":
+    raise ValueError(
+      f"attention implementation 'tpu' needs a TPU, this is '{backend}'; set "
+      "model.attention='auto'"
+    )
+  return over_mesh(blockwise_attention, query, key, value)
+
+
+def over_mesh(function, query, key, value):
+  """Runs a function of queries, keys and values on every device's share.
+
+  Args:
+    function: what each device does.
+    query: queries.
+    key: keys.
+    value: values.
+
+  Returns:
+    What `function` returns, shaped as the queries.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return function(query, key, value)
+  batch, count, heads, _ = query.shape
+  split = functools.partial(_divided, mesh)
+  share = P(
+    split("batch", batch), split("tokens", count), split("heads", heads), None
+  )
+  whole = P(share[0], None, share[2], None)
+  return jax.shard_map(
+    function,
+    in_specs=(share, whole, whole),
+    out_specs=share,
+    # A kernel says nothing of what varies over the mesh.
+    check_vma=False,
+  )(query, key, value)
+
+
+def _divided(mesh, name, size):
+  """Axes of the mesh for a logical axis, None if they do not divide it."""
+  axes = LOGICAL[name]
+  names = (axes,) if isinstance(axes, str) else axes or ()
+  count = math.prod(mesh.shape[axis] for axis in names)
+  return None if size % count else axes
