@@ -1,5 +1,5 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""The numbering by points that is shipped: three votes of a small transformer.
+"""The numbering by points that is shipped: a small transformer and a chain.
 
 Learns from the detections of VID (Buergin et al., MICCAI 2023). Results and
 the command that made them: benchmarks/results/numbering.md.

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from vf_jax.errors import ConfigError
-from vf_jax.typed import build, to_plain
+from vf_jax.typed import (
+  build,
+  check_not_negative,
+  check_positive,
+  check_probability,
+  to_plain,
+)
 
 STEM_STRIDE = 4  # voxels of a feature cell; the sub-voxel head emits 4^3 blocks
 UNETR_TOKEN = 16  # voxels; four doublings of the convolutional decoder undo it
@@ -113,12 +119,14 @@ class ModelConfig:
         f"{self.heads} heads of even width. Fix: model.dim="
         f"{self.heads * max(2, 2 * round(self.dim / self.heads / 2))}."
       )
-    _positive(self, "channels", "depth", "heads", "sequence_dim", "max_points")
+    check_positive(
+      self, "channels", "depth", "heads", "sequence_dim", "max_points"
+    )
     if not 0.3 <= self.spacing_mm <= 10:
       raise ConfigError(
         f"model.spacing_mm={self.spacing_mm} is outside 0.3-10 mm. Fix: 2.0."
       )
-    _probability(self, "prototype_dropout")
+    check_probability(self, "prototype_dropout")
     if self.modulation == "prototype" and self.prototypes < 2:
       raise ConfigError(
         f"model.modulation='prototype' needs at least 2 prototypes, "
@@ -155,7 +163,7 @@ class ModelConfig:
         f"{self.decoder_blocks} belong to model.decoder='subvoxel'. "
         "Fix: set both to 0."
       )
-    _positive(self, "feature_size")
+    check_positive(self, "feature_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,8 +201,8 @@ class AugmentConfig:
   noise: float
 
   def __post_init__(self) -> None:
-    _not_negative(self, "margin", "rotate_deg", "scale", "elastic_mm")
-    _probability(
+    check_not_negative(self, "margin", "rotate_deg", "scale", "elastic_mm")
+    check_probability(
       self, "mirror", "gamma", "contrast", "shift", "blur", "slices",
       "low_resolution", "noise",
     )  # fmt: skip
@@ -245,9 +253,9 @@ class DataConfig:
   augment: AugmentConfig
 
   def __post_init__(self) -> None:
-    _positive(self, "batch", "threads", "prefetch")
-    _not_negative(self, "workers", "cache_mib")
-    _probability(self, "foreground", "levels", "lesions", "synthesis")
+    check_positive(self, "batch", "threads", "prefetch")
+    check_not_negative(self, "workers", "cache_mib")
+    check_probability(self, "foreground", "levels", "lesions", "synthesis")
     total = self.foreground + self.levels + self.lesions
     if total > 1 + 1e-6:
       raise ConfigError(
@@ -328,8 +336,8 @@ class OptimConfig:
   ema: float
 
   def __post_init__(self) -> None:
-    _positive(self, "learning_rate", "clip_norm")
-    _probability(self, "ema")
+    check_positive(self, "learning_rate", "clip_norm")
+    check_probability(self, "ema")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,7 +362,7 @@ class TrainConfig:
   keep: int
 
   def __post_init__(self) -> None:
-    _positive(
+    check_positive(
       self, "steps", "micro_batches", "log_every", "checkpoint_every", "keep"
     )
 
@@ -376,8 +384,8 @@ class MeshConfig:
   context: int
 
   def __post_init__(self) -> None:
-    _not_negative(self, "data")
-    _positive(self, "fsdp", "tensor", "context")
+    check_not_negative(self, "data")
+    check_positive(self, "fsdp", "tensor", "context")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -403,8 +411,8 @@ class PredictConfig:
   lesion_threshold: float
 
   def __post_init__(self) -> None:
-    _positive(self, "batch", "vote_sigma_mm", "min_distance_mm")
-    _probability(self, "overlap", "threshold", "lesion_threshold")
+    check_positive(self, "batch", "vote_sigma_mm", "min_distance_mm")
+    check_probability(self, "overlap", "threshold", "lesion_threshold")
     if self.overlap >= 1:
       raise ConfigError(
         f"predict.overlap={self.overlap} must be below 1. Fix: 0.5."
@@ -488,28 +496,3 @@ def from_config_dict(config: Any) -> Config:
   """
   plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
   return from_dict(plain)
-
-
-def _positive(config: Any, *names: str) -> None:
-  for name in names:
-    if not getattr(config, name) > 0:
-      raise ConfigError(
-        f"{name}={getattr(config, name)} must be above 0. Fix: raise it."
-      )
-
-
-def _not_negative(config: Any, *names: str) -> None:
-  for name in names:
-    if not getattr(config, name) >= 0:
-      raise ConfigError(
-        f"{name}={getattr(config, name)} is negative. Fix: use 0 to turn it "
-        "off."
-      )
-
-
-def _probability(config: Any, *names: str) -> None:
-  for name in names:
-    if not 0 <= getattr(config, name) <= 1:
-      raise ConfigError(
-        f"{name}={getattr(config, name)} is outside 0..1. Fix: bring it in."
-      )

@@ -100,3 +100,55 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
       f"{key}={value!r} is {type(value).__name__}. Fix: give a {hint.__name__}."
     )
   return value
+
+
+def check_positive(config: Any, *names: str) -> None:
+  """Refuses fields that are not above 0.
+
+  Args:
+    config: a dataclass.
+    *names: of its fields.
+
+  Raises:
+    ConfigError: with the field and the fix.
+  """
+  for name in names:
+    if not getattr(config, name) > 0:
+      raise ConfigError(
+        f"{name}={getattr(config, name)} must be above 0. Fix: raise it."
+      )
+
+
+def check_not_negative(config: Any, *names: str) -> None:
+  """Refuses fields below 0.
+
+  Args:
+    config: a dataclass.
+    *names: of its fields.
+
+  Raises:
+    ConfigError: with the field and the fix.
+  """
+  for name in names:
+    if not getattr(config, name) >= 0:
+      raise ConfigError(
+        f"{name}={getattr(config, name)} is negative. Fix: use 0 to turn it "
+        "off."
+      )
+
+
+def check_probability(config: Any, *names: str) -> None:
+  """Refuses fields outside 0..1.
+
+  Args:
+    config: a dataclass.
+    *names: of its fields.
+
+  Raises:
+    ConfigError: with the field and the fix.
+  """
+  for name in names:
+    if not 0 <= getattr(config, name) <= 1:
+      raise ConfigError(
+        f"{name}={getattr(config, name)} is outside 0..1. Fix: bring it in."
+      )

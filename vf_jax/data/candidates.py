@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
 from vf_jax.io.keypoints import BODY, LEFT, RIGHT, Keypoints
@@ -131,8 +131,8 @@ def match(
 def pad(
   scans: Sequence[Candidates],
   length: int,
-  targets: Sequence[Int64[np.ndarray, " points"]] | None = None,
-) -> dict[str, Float32[np.ndarray, "scans ..."] | np.ndarray]:
+  targets: Sequence[Int64[np.ndarray, _]] | None = None,
+) -> dict[str, np.ndarray]:
   """Stacks scans into arrays of one shape, positions from each scan's middle.
 
   Args:
@@ -212,7 +212,8 @@ def _assign(a: np.ndarray, b: np.ndarray, limit: float) -> list:
 def _cheapest(cost: np.ndarray, allowed: np.ndarray) -> list[tuple[int, int]]:
   """The most pairs that are allowed, at the least cost."""
   rows, columns = linear_sum_assignment(np.where(allowed, cost - 1e3, 0.0))
-  return [(i, j) for i, j in zip(rows, columns) if allowed[i, j]]
+  pairs = zip(rows.tolist(), columns.tolist())
+  return [(i, j) for i, j in pairs if allowed[i, j]]
 
 
 def _bodies_of_pedicles(bodies, vectors, paired, left, right) -> list:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from vf_jax.config import _not_negative, _probability
 from vf_jax.models.decoders.keypoint_numbering import KeypointBatch
+from vf_jax.typed import check_not_negative, check_probability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,8 @@ class NumberingAugment:
   crop: float = 0.1
 
   def __post_init__(self) -> None:
-    _not_negative(self, "scale", "tilt", "jitter_mm", "scores")
-    _probability(
+    check_not_negative(self, "scale", "tilt", "jitter_mm", "scores")
+    check_probability(
       self,
       "no_scores",
       "lost_body",

@@ -8,10 +8,10 @@ import runpy
 from collections.abc import Mapping
 from typing import Any
 
-from vf_jax.config import _build, _positive, _probability
 from vf_jax.errors import ConfigError
 from vf_jax.models.decoders.keypoint_numbering import KeypointNumbering
 from vf_jax.train.numbering_augment import NumberingAugment
+from vf_jax.typed import build, check_positive, check_probability
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ class NumberingConfig:
   depth: int = 2
   heads: int = 4
   dropout: float = 0.15
-  members: int = 3
-  steps: int = 540
+  members: int = 1
+  steps: int = 2000
   batch: int = 64
   learning_rate: float = 2e-3
   weight_decay: float = 0.05
@@ -58,7 +58,7 @@ class NumberingConfig:
   )
 
   def __post_init__(self) -> None:
-    _positive(
+    check_positive(
       self,
       "width",
       "depth",
@@ -70,7 +70,7 @@ class NumberingConfig:
       "clip_norm",
       "long_every",
     )
-    _probability(self, "dropout", "ema", "coverage")
+    check_probability(self, "dropout", "ema", "coverage")
     if self.width % self.heads:
       raise ConfigError(
         f"width={self.width} does not divide into heads={self.heads}. Fix: "
@@ -94,7 +94,7 @@ def numbering_config(values: Mapping[str, Any]) -> NumberingConfig:
   Raises:
     ConfigError: unknown, missing or impossible values.
   """
-  return _build(NumberingConfig, dict(values), "")
+  return build(NumberingConfig, dict(values), "")
 
 
 def read_config(name: str) -> NumberingConfig:

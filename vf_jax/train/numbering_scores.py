@@ -149,7 +149,7 @@ def reliability(
   confidence: Float64[np.ndarray, " bodies"],
   right: Bool[np.ndarray, " bodies"],
   bins: int = 15,
-) -> tuple[float, list[dict[str, float]]]:
+) -> tuple[float, list[dict[str, float | int]]]:
   """Expected calibration error, bins of equal width.
 
   Args:

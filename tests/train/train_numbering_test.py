@@ -140,7 +140,7 @@ def test_augmented_scans_stay_scans(prepared):
   still = augment(
     batch,
     jax.random.key(0),
-    NumberingAugment(0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+    NumberingAugment(*[0.0] * 10),
   )
   np.testing.assert_array_equal(still.targets, batch.targets)
   np.testing.assert_allclose(
