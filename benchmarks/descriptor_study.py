@@ -118,7 +118,7 @@ class _Crops:
       )
       for read in (describe_first, describe)
     )
-    content = np.asarray(self.pooled)
+    content = np.array(self.pooled)
     content -= content.mean(axis=1, keepdims=True)
     content /= content.std(axis=1, keepdims=True)
     return {
