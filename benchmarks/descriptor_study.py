@@ -39,8 +39,10 @@ def main() -> None:
   if not (store / "store.json").exists():
     paired_phantoms.make_store(store, options.patients, options.held_out, 2.0)
   crops = _Crops(store)
+  facts = measuring.facts()
+  facts["command"] = facts["command"].replace(options.data, "DIR")
   result = {
-    "facts": measuring.facts(),
+    "facts": facts,
     "parts": crops.parts(),
     "units": [
       _alone(crops, version, left_out, seed, options.steps)
