@@ -56,7 +56,7 @@ def main() -> None:
     _run_kind(data, kind, options)
   if options.out:
     found = [
-      json.loads(path.read_text())
+      json.loads(path.read_text().replace(options.data, "DIR"))
       for path in sorted((data / "runs").glob("*.json"))
     ]
     result = {"facts": _facts(options), "runs": found}
