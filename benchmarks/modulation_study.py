@@ -56,14 +56,21 @@ def main() -> None:
     _run_kind(data, kind, options)
   if options.out:
     found = [
-      json.loads(path.read_text())
+      json.loads(path.read_text().replace(options.data, "DIR"))
       for path in sorted((data / "runs").glob("*.json"))
     ]
-    result = {"facts": measuring.facts(), "runs": found}
+    result = {"facts": _facts(options), "runs": found}
     folder = pathlib.Path(options.out)
     text = json.dumps(result, indent=None, separators=(",", ":"))
     (folder / "modulation_study.json").write_text(text + "\n")
     (folder / "modulation_study.md").write_text(render(result) + "\n")
+
+
+def _facts(options) -> dict[str, Any]:
+  """Facts of this process; where its data lie is nobody's business."""
+  facts = measuring.facts()
+  facts["command"] = facts["command"].replace(options.data, "DIR")
+  return facts
 
 
 def _run_kind(data: pathlib.Path, kind: str, options) -> None:
@@ -90,7 +97,7 @@ def _run_kind(data: pathlib.Path, kind: str, options) -> None:
       "losses": losses,
       "parameters": study.size(params),
       "cases": cases,
-      "facts": measuring.facts(),
+      "facts": _facts(options),
     }
     path.write_text(json.dumps(result) + "\n")
     print(
