@@ -29,12 +29,12 @@ from vf_jax.train.step import make_loss
 
 BATCH = 8
 MESHES = [
-  (8, 1, 1, 1),
   (2, 4, 1, 1),
-  (2, 2, 2, 1),
   (1, 2, 2, 2),
-  (2, 1, 1, 4),
-  (1, 1, 2, 4),
+  *(
+    pytest.param(shape, marks=pytest.mark.slow)
+    for shape in ((8, 1, 1, 1), (2, 2, 2, 1), (2, 1, 1, 4), (1, 1, 2, 4))
+  ),
 ]
 CONVOLUTIONAL = {
   "crop": (64, 32, 16),
@@ -182,6 +182,7 @@ def test_depth_is_divided_through_convolutions(convolutional, shape):
   assert max(gradients) < 2e-3
 
 
+@pytest.mark.slow
 def test_half_precision_agrees_too(test_config):
   loss, gradients = _reference(test_config, dtype="bfloat16").differs(
     (1, 2, 2, 2)
