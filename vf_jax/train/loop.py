@@ -21,7 +21,6 @@ from absl import logging
 from jax.sharding import Mesh
 
 from vf_jax.config import Config
-from vf_jax.data.augment.patches import Patches
 from vf_jax.data.pipeline import domain_names, make_batches
 from vf_jax.errors import ConfigError, NonFiniteLossError
 from vf_jax.io.atomic import write_text
@@ -152,7 +151,7 @@ def _run(
       records.waited(time.monotonic() - before)
       # A copy: what a worker sends holds a file open as long as it lives.
       cases = np.array(arrays["case"])
-      state, sums = step_fn(state, place_batch(mesh, Patches(**arrays)))
+      state, sums = step_fn(state, place_batch(mesh, arrays))
       step += 1
       # NOTE: after the next step is on its way, so that reading does not
       # make the devices wait.

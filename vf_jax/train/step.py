@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -154,18 +155,20 @@ def jit_train_step(config: Config, mesh: Mesh) -> Any:
   )
 
 
-def place_batch(mesh: Mesh, patches: Patches) -> Patches:
+def place_batch(mesh: Mesh, arrays: Mapping[str, np.ndarray]) -> Patches:
   """Hands this process' share of a global batch to its devices.
 
   Args:
     mesh: the devices.
-    patches: arrays of the host.
+    arrays: fields of `Patches` on the host.
 
   Returns:
     Global arrays, divided over `data` and `fsdp`.
   """
   sharding = batch_sharding(mesh)
-  return jax.tree.map(
-    lambda leaf: jax.make_array_from_process_local_data(sharding, leaf),
-    patches,
+  return Patches(
+    **{
+      name: jax.make_array_from_process_local_data(sharding, value)
+      for name, value in arrays.items()
+    }
   )
