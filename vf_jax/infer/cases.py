@@ -24,6 +24,7 @@ from vf_jax.io.centroids import Centroids, write_centroids
 from vf_jax.io.lesions import write_lesions
 from vf_jax.io.vertebrae import write_vertebrae_csv
 from vf_jax.labels import BY_CODE
+from vf_jax.scratch import empty, slabs
 from vf_jax.telemetry import device_facts, run_facts
 from vf_jax.volume import Volume
 
@@ -145,8 +146,11 @@ def predict_file(
 def _shift(volume: Volume, offset: int) -> Volume:
   """Adds HU to all voxels; what int16 cannot hold saturates."""
   limits = np.iinfo(np.int16)
-  wide = np.clip(np.rint(volume.voxels), -(10**6), 10**6).astype(np.int32)
-  shifted = np.clip(wide + offset, limits.min, limits.max).astype(np.int16)
+  shifted = empty(volume.voxels.shape, np.int16)
+  for part in slabs(shifted, volume.voxels):
+    wide = np.clip(np.rint(volume.voxels[..., part]), -(10**6), 10**6)
+    wide = wide.astype(np.int32) + offset
+    shifted[..., part] = np.clip(wide, limits.min, limits.max)
   return dataclasses.replace(volume, voxels=shifted)
 
 

@@ -21,6 +21,7 @@ from scipy import interpolate, ndimage
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
+from vf_jax.scratch import release
 from vf_jax.volume import Grid, Volume
 
 _WINDOW_HU = (-250.0, 900.0)
@@ -28,6 +29,7 @@ _WINDOW_HU = (-250.0, 900.0)
 # and a hand's breadth of what lies around them.
 _IN_FRONT_MM, _BEHIND_MM, _BESIDE_MM, _ABOVE_MM = 65.0, 85.0, 75.0, 45.0
 _MOST_PIXELS = 2400
+_POINTS = 1 << 14  # sampled at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -200,8 +202,13 @@ def _sample(
   # Voxels are boxes: the outer half of the outermost ones is still inside.
   inside = ((where > -0.5 - 1e-6) & (where < last + 0.5 + 1e-6)).all(axis=1)
   where = np.clip(where, 0, last)
-  hu = ndimage.map_coordinates(voxels, where.T, np.float32, order=1)
-  codes = mask[tuple(np.rint(where).astype(np.intp).T)]
+  hu = np.empty(len(where), np.float32)
+  codes = np.empty(len(where), np.uint8)
+  for first in range(0, len(where), _POINTS):
+    part = slice(first, first + _POINTS)
+    ndimage.map_coordinates(voxels, where[part].T, hu[part], order=1)
+    codes[part] = mask[tuple(np.rint(where[part]).astype(np.intp).T)]
+    release(voxels, mask)
   shape = points_mm.shape[:2]
   return (
     np.where(inside, hu, np.float32(AIR_HU)).reshape(shape),
