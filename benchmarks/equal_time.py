@@ -214,33 +214,20 @@ def _judge(net: contestants.Contestant, case: Any) -> float:
   """Dice of vertebra against the rest over a whole case."""
   from vf_jax.evaluate.metrics.overlap import dice
   from vf_jax.hounsfield import AIR_HU
-  from vf_jax.infer.windows import (
-    BONE_HU,
-    blend_weight,
-    pad_to_windows,
-    window_starts,
-  )
+  from vf_jax.infer.windows import blend, plan_windows
   from vf_jax.labels import IGNORE
 
   zero = (0, 0, 0)
   found = case.read_all({"image": AIR_HU, "labels": IGNORE}, zero, case.shape)
-  crop = (CROP,) * 3
-  image = pad_to_windows(found["image"], crop)
-  weight = blend_weight(crop)
-  total = np.full(image.shape, 1e-6, np.float32)
-  logits = np.zeros(image.shape, np.float32)
-  axes = [window_starts(n, CROP, _OVERLAP) for n in image.shape]
-  for start in itertools.product(*axes):
-    box = tuple(slice(a, a + CROP) for a in start)
-    if image[box].max() < BONE_HU:
-      logits[box] -= 30 * weight
-    else:
-      logits[box] += weight * net.predict(image[box][None])[0]
-    total[box] += weight
+  windows = plan_windows(found["image"], (CROP,) * 3, _OVERLAP)
+  positive = np.zeros(windows.shape, bool)
+  for slab in blend(windows, lambda w: [net.predict(w)[..., None]], 1):
+    rows = slice(slab.start, slab.start + len(slab.maps[0]))
+    positive[rows] = slab.maps[0][..., 0] > 0
   inside = tuple(slice(n) for n in case.shape)
   labels = found["labels"]
   known = labels != IGNORE
-  return dice(((logits / total)[inside] > 0) & known, (labels > 0) & known)
+  return dice(positive[inside] & known, (labels > 0) & known)
 
 
 def render(found: Mapping[str, Any]) -> list[str]:

@@ -6,16 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 from scipy import ndimage
 
 from vf_jax.infer.decode import Instances
 from vf_jax.infer.result import Vertebra
-from vf_jax.infer.windows import Sweep
+from vf_jax.infer.sweep import Sweep
 from vf_jax.labels import VERTEBRAE
+from vf_jax.scratch import empty, slabs
 from vf_jax.volume import Grid, Volume, from_network, resample
 
-_SLAB = 32  # native slices carried back at a time
+_CHUNK = 1 << 20  # voxels of the network's grid worked on at a time
 _EXTEND_MM = 4.0  # how far a level reaches beyond the network's own voxels
 
 
@@ -47,39 +48,64 @@ def carry_back(
     threshold: probability above which a voxel is vertebra.
 
   Returns:
-    VerSe codes.
+    VerSe codes; on the disk if large (`scratch.empty`).
   """
   codes = np.array([0] + [VERTEBRAE[i].code if i >= 0 else 0 for i in levels])
   owner = codes.astype(np.uint8)[found.ids]
-  probability: Float32[np.ndarray, "d h w"] = np.where(
-    found.dropped | ((found.ids > 0) & (owner == 0)), 0.0, outputs.probability
-  ).astype(np.float32)
-  mask = np.zeros(native.shape, np.uint8)
+  mask = empty(native.shape, np.uint8)
   if not owner.any():
+    for part in slabs(mask):
+      mask[..., part] = 0
     return mask
   box = _bounds(owner > 0, margin=6)
-  owner, probability = owner[box], probability[box]
-  distance, nearest = ndimage.distance_transform_edt(
-    owner == 0, sampling=grid.spacing, return_indices=True
-  )
-  owner = np.where(distance <= _EXTEND_MM, owner[tuple(nearest)], 0)
+  owner = owner[box]
+  probability = outputs.probability[box].copy()
+  # What was foreground but belongs to no vertebra, or to a rejected one.
+  probability[(probability > threshold) & (owner == 0)] = 0
+  named = _extend(owner, grid.spacing)
   corner = np.array([[side.start for side in box][::-1]], float)
   affine = grid.affine.copy()
   affine[:3, 3] = grid.to_world(corner)[0]
-  part = Grid(owner.shape[::-1], affine)
-  owner = np.ascontiguousarray(from_network(owner))
-  probability = np.ascontiguousarray(from_network(probability))
-  for first in range(0, native.shape[2], _SLAB):
-    depth = min(_SLAB, native.shape[2] - first)
+  part_grid = Grid(owner.shape[::-1], affine)
+  for part in slabs(mask):
     affine = native.affine.copy()
-    affine[:3, 3] = native.to_world(np.array([[0.0, 0.0, first]]))[0]
+    affine[:3, 3] = native.to_world(np.array([[0.0, 0.0, part.start]]))[0]
+    depth = part.stop - part.start
     slab = Grid((native.shape[0], native.shape[1], depth), affine)
     inside = resample(
-      probability, part, slab, order=1, fill=0.0, antialias=False
+      from_network(probability),
+      part_grid,
+      slab,
+      order=1,
+      fill=0.0,
+      antialias=False,
     )
-    named = resample(owner, part, slab, order=0, fill=0)
-    mask[:, :, first : first + depth] = np.where(inside > threshold, named, 0)
+    codes = resample(from_network(named), part_grid, slab, order=0, fill=0)
+    codes[inside <= threshold] = 0
+    mask[..., part] = codes
   return mask
+
+
+def _extend(
+  owner: UInt8[np.ndarray, "depth height width"],
+  spacing: tuple[float, float, float],
+) -> UInt8[np.ndarray, "depth height width"]:
+  """Gives voxels within reach of a level that level, a few rows at a time."""
+  named = owner.copy()
+  halo = int(_EXTEND_MM / spacing[2]) + 1
+  rows = max(1, _CHUNK // owner[0].size)
+  for first in range(0, len(owner), rows):
+    begin = max(0, first - halo)
+    near = owner[begin : first + rows + halo]
+    if not near.any():
+      continue
+    distance, nearest = ndimage.distance_transform_edt(
+      near == 0, sampling=spacing[::-1], return_indices=True
+    )
+    levels = np.where(distance <= _EXTEND_MM, near[tuple(nearest)], 0)
+    own = levels[first - begin :][:rows]
+    named[first : first + len(own)] = own
+  return named
 
 
 def _bounds(inside, margin: int) -> tuple[slice, ...]:
@@ -111,18 +137,19 @@ def measure(
   Returns:
     Vertebrae from head to foot; one without a voxel has volume 0.
   """
-  counts = np.bincount(mask.ravel(), minlength=256)
-  total = np.zeros(256)
-  for z in range(mask.shape[2]):  # one slice at a time: no wide copies
-    total += np.bincount(
-      mask[:, :, z].ravel(order="F"),
-      weights=volume.voxels[:, :, z].ravel(order="F"),
-      minlength=256,
-    )
-  cut = set()
-  for axis in range(3):
-    for side in (0, -1):
-      cut |= set(np.unique(np.take(mask, side, axis=axis)).tolist())
+  counts, total = np.zeros(256, np.int64), np.zeros(256)
+  border = np.zeros(256, bool)
+  for part in slabs(mask, volume.voxels):
+    for z in range(part.start, part.stop):  # no wide copies
+      codes = mask[:, :, z]
+      flat = codes.ravel(order="F")
+      counts += np.bincount(flat, minlength=256)
+      total += np.bincount(
+        flat, volume.voxels[:, :, z].ravel(order="F"), minlength=256
+      )
+      sides = (codes[0], codes[-1], codes[:, 0], codes[:, -1])
+      outer = z in (0, mask.shape[2] - 1)
+      border[np.concatenate([flat] if outer else sides)] = True
   vertebrae = []
   for centre, index, share in zip(found.centres, levels, confidence):
     if index < 0:
@@ -135,7 +162,7 @@ def measure(
         code=level.code,
         centre_mm=triple(grid.to_world(centre[None, ::-1].astype(float))[0]),
         confidence=float(share),
-        complete=level.code not in cut,
+        complete=not border[level.code],
         volume_ml=voxels * volume.grid.voxel_volume_ml,
         mean_hu=float(total[level.code] / voxels) if voxels else float("nan"),
       )

@@ -27,12 +27,8 @@ from vf_jax.infer.decode import (
 )
 from vf_jax.infer.native import carry_back, measure, triple
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
-from vf_jax.infer.windows import (
-  Sweep,
-  WindowOutputs,
-  pad_to_windows,
-  sweep,
-)
+from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
+from vf_jax.infer.windows import padded_shape, take_window
 from vf_jax.labels import VERTEBRAE
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
@@ -46,6 +42,7 @@ from vf_jax.volume import (
 )
 
 _UNSURE = 0.5
+_RANGE_HU = (AIR_HU, 3071)  # what the network is shown
 _NO_LESION = -1e4  # a logit that no threshold lets through
 
 
@@ -224,9 +221,10 @@ class Predictor:
   def _to_network(
     self, volume: Volume, grid: Grid
   ) -> Int16[np.ndarray, "depth height width"]:
-    hu = np.clip(volume.voxels, AIR_HU, 3071).astype(np.int16)
-    image = resample(hu, volume.grid, grid, order=1, fill=AIR_HU)
-    return np.ascontiguousarray(to_network(image))
+    image = resample(
+      volume.voxels, volume.grid, grid, order=1, fill=AIR_HU, clip=_RANGE_HU
+    )
+    return to_network(image)
 
   def _sweep(self, image, spacing) -> Sweep:
     p = self.config.predict
@@ -236,6 +234,7 @@ class Predictor:
       self.config.model.crop,
       p.overlap,
       p.batch,
+      p.threshold,
     )
 
   def _number(self, image, spacing, found: Instances, notes):
@@ -243,22 +242,18 @@ class Predictor:
     count = len(found.centres)
     if not count:
       return np.zeros(0, int), np.zeros(0)
-    crop = np.array(self.config.model.crop)
+    crop = self.config.model.crop
     batch = self.config.predict.batch
-    padded = pad_to_windows(image, self.config.model.crop)
+    last = np.subtract(padded_shape(image.shape, crop), crop)
     evidence = []
     for first in range(0, count, batch):
       block = np.full((batch, *crop), AIR_HU, np.int16)
       points = np.zeros((batch, 1, 3), np.float32)
       for slot, centre in enumerate(found.centres[first : first + batch]):
         start = np.clip(
-          np.round(centre - crop / 2).astype(int),
-          0,
-          np.array(padded.shape) - crop,
+          np.round(centre - np.array(crop) / 2).astype(int), 0, last
         )
-        block[slot] = padded[
-          tuple(slice(a, a + n) for a, n in zip(start, crop))
-        ]
+        block[slot] = take_window(image, start.tolist(), crop)
         points[slot, 0] = centre - start
       evidence.append(
         np.asarray(self._evidence(self.params, block, spacing, points))
