@@ -51,15 +51,14 @@ def carry_back(
     VerSe codes; on the disk if large (`scratch.empty`).
   """
   codes = np.array([0] + [VERTEBRAE[i].code if i >= 0 else 0 for i in levels])
-  owner = codes.astype(np.uint8)[found.ids]
   mask = empty(native.shape, np.uint8)
-  if not owner.any():
+  if not codes.any():
     for part in slabs(mask):
       mask[..., part] = 0
     return mask
-  box = _bounds(owner > 0, margin=6)
-  owner = owner[box]
-  probability = outputs.probability[box].copy()
+  box = _bounds(found.ids > 0, margin=6)
+  owner = codes.astype(np.uint8)[found.ids[box]]
+  probability = outputs.probability[box].astype(np.float32)
   # What was foreground but belongs to no vertebra, or to a rejected one.
   probability[(probability > threshold) & (owner == 0)] = 0
   named = _extend(owner, grid.spacing)

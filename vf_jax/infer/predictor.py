@@ -26,6 +26,7 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.native import carry_back, measure, triple
+from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
 from vf_jax.infer.windows import padded_shape, take_window
@@ -52,7 +53,7 @@ def default_checkpoint() -> str:
 
 
 def load(checkpoint: str | os.PathLike[str] | None = None) -> Predictor:
-  """Loads a predictor.
+  """Loads a predictor. What it compiles is kept (`keep_programs`).
 
   Args:
     checkpoint: exported weights or the workdir of a run; the weights shipped
@@ -74,6 +75,7 @@ def load(checkpoint: str | os.PathLike[str] | None = None) -> Predictor:
       "use a checkpoint of the full model; this baseline is for training "
       "studies.",
     )
+  keep_programs()
   return Predictor(config=config, params=params, digest=digest)
 
 
@@ -125,6 +127,7 @@ class Predictor:
     )
     notes += found.warnings
     levels, confidence = self._number(image, spacing, found, notes)
+    del image
     mask = carry_back(
       outputs, found, levels, grid, volume.grid, self.config.predict.threshold
     )
