@@ -57,7 +57,7 @@ def empty(
   return np.empty(sizes, dtype, order)
 
 
-def release(*arrays: Shaped[np.ndarray, "*shape"]) -> None:
+def release(*arrays: Shaped[np.ndarray, "*_"]) -> None:
   """Lets go of the pages of arrays that `empty` made; their values stay.
 
   Args:
