@@ -7,7 +7,7 @@ crop, the real chest CT (a network's mask) and real lesion patches. The demo CT
 is in none of them. docs/training.md has the whole recipe with its times and
 scores; `launch/default_weights.sh` runs it.
 
-    vf-jax phantom --out PHANTOMS --cases 64 --seed 1
+    vf-jax phantom --out PHANTOMS --cases 48 --seed 1
     vf-jax prepare PHANTOMS/verse PHANTOMS/ctspine1k PHANTOMS/spineweb \
       PHANTOMS/cohort --out PREPARED --spacing 2
     vf-jax merge phantom=PREPARED tests/data/store --out STORE

@@ -9,7 +9,7 @@ folder=${1:?usage: launch/default_weights.sh FOLDER}
 here=$(cd "$(dirname "$0")/.." && pwd)
 run() { nice -n 10 vf-jax "$@"; }
 
-run phantom --out "$folder/phantoms" --cases 64 --seed 1
+run phantom --out "$folder/phantoms" --cases 48 --seed 1
 p=$folder/phantoms
 run prepare "$p/verse" "$p/ctspine1k" "$p/spineweb" "$p/cohort" \
   --out "$folder/prepared" --spacing 2
