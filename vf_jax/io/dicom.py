@@ -38,6 +38,7 @@ from vf_jax.io.dicom_series import (
 )
 from vf_jax.io.nifti import MAX_BYTES
 from vf_jax.io.values import settle
+from vf_jax.scratch import empty, release
 from vf_jax.volume import Source, Volume
 
 __all__ = ["SeriesInfo", "list_series", "read", "read_facts"]
@@ -217,7 +218,7 @@ def _voxels(
     float(value or 0).is_integer() for rescale in rescales for value in rescale
   )
   padding = trust_padding(slices, notes)
-  voxels = np.empty(shape, np.int16 if whole else np.float32, order="F")
+  voxels = empty(shape, np.int16 if whole else np.float32)
   # In the order of the file, each of which is opened once.
   jobs: dict[int, list[tuple[Frame, int]]] = {}
   headers: dict[int, Header] = {}
@@ -234,6 +235,7 @@ def _voxels(
       if voxels.dtype == np.int16 and not _fits(values):
         voxels = voxels.astype(np.int32, order="F")
       voxels[:, :, place] = values.T
+    release(voxels)
   if whole:
     return voxels
   flat = settle(voxels.reshape(-1, order="F"), 1.0, 0.0, name, notes)
