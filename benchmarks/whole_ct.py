@@ -21,6 +21,7 @@ import tempfile
 from typing import Any
 
 import measuring
+import numpy as np
 import scan_length
 from worker import facts_with_peers
 
@@ -36,9 +37,12 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--out", metavar="DIR")
+  parser.add_argument(
+    "--shape", type=int, nargs=3, default=SHAPE, help="of the CT"
+  )
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    found = compare(pathlib.Path(folder), options.rounds)
+    found = compare(pathlib.Path(folder), tuple(options.shape), options.rounds)
   found["facts"] = facts_with_peers()
   text = render(found)
   print(text)
@@ -49,22 +53,29 @@ def main() -> None:
     (out / "whole_ct.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
-def compare(folder: pathlib.Path, rounds: int) -> dict[str, Any]:
+def compare(
+  folder: pathlib.Path, shape: tuple[int, int, int], rounds: int
+) -> dict[str, Any]:
   """Runs all sides in turn.
 
   Args:
     folder: for CT, weights and masks.
+    shape: of the CT.
     rounds: how often each is run.
 
   Returns:
     What each run measured, the ratios, and the Dice of the two masks.
   """
-  scan_length.make_scan(folder / "ct.nii.gz", SHAPE, SPACING_MM)
+  scan_length.make_scan(folder / "ct.nii.gz", shape, SPACING_MM)
   subprocess.run([sys.executable, _WORKER, "weights", str(folder)], check=True)
   runs = measuring.interleave(
     _WORKER, {kind: [kind, str(folder)] for kind in KINDS}, rounds
   )
+  with np.load(folder / "grid.npz") as file:
+    network_shape = file["shape"].tolist()
   return {
+    "shape": shape,
+    "network_shape": network_shape,
     "runs": runs,
     "dice": agreement(folder),
     "ratios": {
@@ -129,7 +140,8 @@ def render(found: dict[str, Any]) -> str:
       + [f"{value:.2f}" for value in (ratio or {}).values()]
       + [""] * (0 if ratio else 3)
     )
-  shape = " x ".join(map(str, SHAPE))
+  shape = " x ".join(map(str, found["shape"]))
+  grid = " x ".join(map(str, found["network_shape"]))
   return "\n\n".join(
     [
       "# A whole CT: MONAI's sliding window and ours",
@@ -138,7 +150,7 @@ def render(found: dict[str, Any]) -> str:
       f"{facts['packages'].get('torch')}, monai "
       f"{facts['packages'].get('monai')}, jax {facts['packages'].get('jax')}. "
       f"{shape} voxels of {SPACING_MM} mm (the CT of the demo, interpolated, "
-      "with noise), 192 x 144 x 192 voxels of 2 mm, windows of 96^3, overlap "
+      f"with noise), {grid} voxels of 2 mm, windows of 96^3, overlap "
       "0.5, Gaussian weights, batch 1, 27 classes. Random weights of one seed "
       "on both sides; the last layer is fitted by least squares to bone above "
       "200 HU in one window, so that the mask is a mask. From file to file, "

@@ -30,7 +30,7 @@ STEP_MM = 30.0
 
 
 class Formula(Predictor):
-  """Bone is what is dense; every other column of levels is numbered."""
+  """Bone is what is dense, and votes for where it is; levels by number."""
 
   def _forward(self, block, spacing):
     hu = block.astype(np.float32)

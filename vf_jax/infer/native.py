@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float16, UInt8
 from scipy import ndimage
 
 from vf_jax.infer.decode import Instances
@@ -26,13 +27,45 @@ def triple(values: Iterable[float]) -> tuple[float, float, float]:
   return x, y, z
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Region:
+  """The part of the network's grid that holds all instances, and their rims.
+
+  Attributes:
+    start: its first voxel (depth, height, width).
+    ids: as in `Instances`.
+    probability: of vertebra.
+  """
+
+  start: tuple[int, int, int]
+  ids: UInt8[np.ndarray, "depth height width"]
+  probability: Float16[np.ndarray, "depth height width"]
+
+
+def cut_out(outputs: Sweep, found: Instances) -> Region:
+  """Copies what `carry_back` needs, so that all else can be let go of.
+
+  Args:
+    outputs: of the network.
+    found: the instances, on the same grid.
+
+  Returns:
+    The region; of no voxel if there is no instance.
+  """
+  if not len(found.centres):
+    none = np.zeros((0, 0, 0))
+    return Region((0, 0, 0), none.astype(np.uint8), none.astype(np.float16))
+  box = _bounds(found.ids > 0, margin=6)
+  depth, height, width = (side.start for side in box)
+  return Region(
+    (depth, height, width),
+    found.ids[box].copy(),
+    outputs.probability[box].copy(),
+  )
+
+
 def carry_back(
-  outputs: Sweep,
-  found: Instances,
-  levels,
-  grid: Grid,
-  native: Grid,
-  threshold: float,
+  region: Region, levels, grid: Grid, native: Grid, threshold: float
 ) -> UInt8[np.ndarray, "x y z"]:
   """Mask on the native grid: smooth borders, one level per vertebra.
 
@@ -40,8 +73,7 @@ def carry_back(
   comes from the nearest voxel that has one.
 
   Args:
-    outputs: of the network, on `grid`.
-    found: the instances.
+    region: of the instances, on `grid`.
     levels: index into `VERTEBRAE` of each instance, -1 = rejected.
     grid: of the network.
     native: of the CT, oblique or sheared as it may be.
@@ -56,13 +88,13 @@ def carry_back(
     for part in slabs(mask):
       mask[..., part] = 0
     return mask
-  box = _bounds(found.ids > 0, margin=6)
-  owner = codes.astype(np.uint8)[found.ids[box]]
-  probability = outputs.probability[box].astype(np.float32)
+  owner = codes.astype(np.uint8)[region.ids]
   # What was foreground but belongs to no vertebra, or to a rejected one.
-  probability[(probability > threshold) & (owner == 0)] = 0
+  lost = (region.probability > threshold) & (owner == 0)
+  probability = region.probability.astype(np.float32)
+  probability[lost] = 0
   named = _extend(owner, grid.spacing)
-  corner = np.array([[side.start for side in box][::-1]], float)
+  corner = np.array([region.start[::-1]], float)
   affine = grid.affine.copy()
   affine[:3, 3] = grid.to_world(corner)[0]
   part_grid = Grid(owner.shape[::-1], affine)
@@ -121,12 +153,12 @@ def _bounds(inside, margin: int) -> tuple[slice, ...]:
 
 
 def measure(
-  found: Instances, levels, confidence, mask, grid: Grid, volume: Volume
+  centres, levels, confidence, mask, grid: Grid, volume: Volume
 ) -> list[Vertebra]:
   """Measures every vertebra on the native voxels.
 
   Args:
-    found: the instances.
+    centres: body centres, voxels of `grid` (depth, height, width).
     levels: index into `VERTEBRAE` of each, -1 = rejected.
     confidence: of each level.
     mask: VerSe codes on the native grid.
@@ -150,7 +182,7 @@ def measure(
       outer = z in (0, mask.shape[2] - 1)
       border[np.concatenate([flat] if outer else sides)] = True
   vertebrae = []
-  for centre, index, share in zip(found.centres, levels, confidence):
+  for centre, index, share in zip(centres, levels, confidence):
     if index < 0:
       continue
     level = VERTEBRAE[index]

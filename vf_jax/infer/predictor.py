@@ -20,12 +20,12 @@ from vf_jax.config import STEM_STRIDE, Config
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.decode import (
-  Instances,
+  LesionBox,
   find_instances,
   find_lesions,
   suppress,
 )
-from vf_jax.infer.native import carry_back, measure, triple
+from vf_jax.infer.native import carry_back, cut_out, measure, triple
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
@@ -126,14 +126,23 @@ class Predictor:
       outputs, self.config.model.spacing_mm, self.config.predict
     )
     notes += found.warnings
-    levels, confidence = self._number(image, spacing, found, notes)
+    region = cut_out(outputs, found)
+    boxes = suppress(
+      find_lesions(outputs, self.config.predict.lesion_threshold),
+      self.config.model.spacing_mm,
+    )
+    windows = {"run": outputs.windows, "skipped": outputs.skipped}
+    centres = found.centres
+    # What is as large as the scan goes as soon as it can.
+    del outputs, found
+    levels, confidence = self._number(image, spacing, centres, notes)
     del image
     mask = carry_back(
-      outputs, found, levels, grid, volume.grid, self.config.predict.threshold
+      region, levels, grid, volume.grid, self.config.predict.threshold
     )
-    vertebrae = measure(found, levels, confidence, mask, grid, volume)
+    vertebrae = measure(centres, levels, confidence, mask, grid, volume)
     vertebrae = _keep_visible(vertebrae, notes)
-    lesions = self._lesions(outputs, grid, mask, volume.grid)
+    lesions = _place_lesions(boxes, grid, mask, volume.grid)
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
@@ -146,7 +155,7 @@ class Predictor:
     run = dict(facts or {}) | {
       "checkpoint_sha256": self.digest,
       "config": self.config.to_dict(),
-      "windows": {"run": outputs.windows, "skipped": outputs.skipped},
+      "windows": windows,
       "seconds": {
         "resample": round(prepared - began, 3),
         "network": round(swept - prepared, 3),
@@ -240,9 +249,9 @@ class Predictor:
       p.threshold,
     )
 
-  def _number(self, image, spacing, found: Instances, notes):
+  def _number(self, image, spacing, centres, notes):
     """Levels (index into `VERTEBRAE`, -1 = rejected) and confidences."""
-    count = len(found.centres)
+    count = len(centres)
     if not count:
       return np.zeros(0, int), np.zeros(0)
     crop = self.config.model.crop
@@ -252,7 +261,7 @@ class Predictor:
     for first in range(0, count, batch):
       block = np.full((batch, *crop), AIR_HU, np.int16)
       points = np.zeros((batch, 1, 3), np.float32)
-      for slot, centre in enumerate(found.centres[first : first + batch]):
+      for slot, centre in enumerate(centres[first : first + batch]):
         start = np.clip(
           np.round(centre - np.array(crop) / 2).astype(int), 0, last
         )
@@ -266,7 +275,7 @@ class Predictor:
     rows = np.zeros((1, slots, stacked.shape[1]), np.float32)
     rows[0, :count] = stacked
     points_mm = np.zeros((1, slots, 3), np.float32)
-    points_mm[0, :count] = found.centres * self.config.model.spacing_mm
+    points_mm[0, :count] = centres * self.config.model.spacing_mm
     mask = np.arange(slots)[None] < count
     decoded, sure = self._chain(self.params, rows, points_mm, mask)
     levels = np.asarray(decoded)[0, :count]
@@ -277,27 +286,25 @@ class Predictor:
       )
     return levels, np.asarray(sure, float)[0, :count]
 
-  def _lesions(self, outputs, grid, mask, native) -> list[Lesion]:
-    boxes = suppress(
-      find_lesions(outputs, self.config.predict.lesion_threshold),
-      self.config.model.spacing_mm,
-    )
-    names = {level.code: level.name for level in VERTEBRAE}
-    lesions = []
-    for box in boxes:
-      centre = grid.to_world(np.array([box.centre[::-1]]))[0]
-      place = np.round(native.to_voxel(centre[None])[0]).astype(int)
-      if (place < 0).any() or (place >= native.shape).any():
-        continue
-      lesions.append(
-        Lesion(
-          centre_mm=triple(centre),
-          size_mm=triple(box.size_mm[::-1]),
-          score=box.score,
-          level=names.get(int(mask[tuple(place)])),
-        )
+
+def _place_lesions(boxes: list[LesionBox], grid, mask, native) -> list[Lesion]:
+  """Boxes inside the scan, in the world, with the level they lie in."""
+  names = {level.code: level.name for level in VERTEBRAE}
+  lesions = []
+  for box in boxes:
+    centre = grid.to_world(np.array([box.centre[::-1]]))[0]
+    place = np.round(native.to_voxel(centre[None])[0]).astype(int)
+    if (place < 0).any() or (place >= native.shape).any():
+      continue
+    lesions.append(
+      Lesion(
+        centre_mm=triple(centre),
+        size_mm=triple(box.size_mm[::-1]),
+        score=box.score,
+        level=names.get(int(mask[tuple(place)])),
       )
-    return lesions
+    )
+  return lesions
 
 
 def _keep_visible(vertebrae: list[Vertebra], notes) -> list[Vertebra]:

@@ -59,7 +59,8 @@ class CaseResult:
   Attributes:
     case: name of the case, used for its folder and files.
     grid: the input's own grid.
-    mask: VerSe codes on `grid`, axes as in the file, uint8.
+    mask: VerSe codes on `grid`, axes as in the file, uint8; on the disk if
+      large (`scratch.empty`).
     vertebrae: from head to foot.
     lesions: by falling score.
     warnings: sentences for people.

@@ -26,7 +26,7 @@ Forward = Callable[[Int16[np.ndarray, "batch d h w"]], Sequence[Any]]
 """Runs a batch of windows. Gives arrays (batch, d, h, w, channels), each at
 full resolution or at a whole part of it that divides `STEM_STRIDE`."""
 
-_ROWS = 16  # rows of depth that are finished at a time
+_ROWS = 16  # voxels of depth that are added or finished at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -236,10 +236,13 @@ class _Sums:
     return means, seen
 
   def _pieces(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Cuts rows where the ring begins again: first row, its place, rows."""
+    """Cuts rows, not only where the ring begins again: products stay small.
+
+    Yields first row, its place, and how many.
+    """
     while first < stop:
       ring = first % self.rows
-      size = min(stop - first, self.rows - ring)
+      size = min(stop - first, self.rows - ring, _ROWS // self.stride)
       yield first, ring, size
       first += size
 
