@@ -30,7 +30,8 @@ def keep_programs() -> pathlib.Path | None:
   Returns:
     The folder, or None if nothing is kept or JAX has one already.
   """
-  if jax.config.jax_compilation_cache_dir or os.environ.get(_OWN_VARIABLE):
+  chosen = jax.config.values.get("jax_compilation_cache_dir")
+  if chosen or os.environ.get(_OWN_VARIABLE):
     return None
   folder = cache_folder()
   if folder is None:
