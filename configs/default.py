@@ -51,8 +51,8 @@ def get_config(variant: str = "") -> ConfigDict:
   if variant == "-modulation":
     config.model.modulation = "none"
   config.data.weights = tuple(shares.items())
-  config.optim.update(learning_rate=1e-3, warmup_steps=200)
-  config.train.update(steps=8000, log_every=50, checkpoint_every=250)
+  config.optim.update(learning_rate=5e-4, warmup_steps=100)
+  config.train.update(steps=2000, log_every=25, checkpoint_every=100)
   return config
 
 

@@ -24,7 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
     raise ValueError(f"configs/overfit.py has no variant '{variant}'")
   config = _tiny().get_config()
   config.name = "overfit"
-  config.model.crop = (48, 48, 48)  # more steps in the time
+  config.model.crop = (40, 40, 40)  # more steps in the time
   config.model.spacing_mm = 3.0
   config.data.update(
     store="",
@@ -39,9 +39,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.augment[name] = type(value)(0)
   config.model.prototype_dropout = 0.0
   config.optim.update(
-    learning_rate=2e-3, warmup_steps=50, weight_decay=0.0, ema=0.99
+    learning_rate=3e-3, warmup_steps=100, weight_decay=0.0, ema=0.99
   )
-  config.train.update(steps=2500, log_every=50, checkpoint_every=500)
+  config.train.update(steps=3600, log_every=100, checkpoint_every=500)
   return config
 
 
