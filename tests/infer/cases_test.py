@@ -36,6 +36,7 @@ FILES = {
   "_seg-vb_ctd.json",
   "_lesions.json",
   "_vertebrae.csv",
+  "_vertebrae.json",
   "_report.html",
 }
 SHEAR = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.25), (0.0, 0.0, 1.0))

@@ -9,7 +9,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from scipy import ndimage
 
+from vf_jax.infer.boxes import cut_box, label_boxes
 from vf_jax.infer.decode import Instances
+from vf_jax.infer.facts import (
+  compare_neighbours,
+  measure_vertebra,
+  spine_directions,
+)
 from vf_jax.infer.result import Vertebra
 from vf_jax.infer.windows import Sweep
 from vf_jax.labels import VERTEBRAE
@@ -98,7 +104,7 @@ def _bounds(inside, margin: int) -> tuple[slice, ...]:
 def measure(
   found: Instances, levels, confidence, mask, grid: Grid, volume: Volume
 ) -> list[Vertebra]:
-  """Measures every vertebra on the native voxels.
+  """Measures every vertebra on the native voxels, box by box.
 
   Args:
     found: the instances.
@@ -111,33 +117,15 @@ def measure(
   Returns:
     Vertebrae from head to foot; one without a voxel has volume 0.
   """
-  counts = np.bincount(mask.ravel(), minlength=256)
-  total = np.zeros(256)
-  for z in range(mask.shape[2]):  # one slice at a time: no wide copies
-    total += np.bincount(
-      mask[:, :, z].ravel(order="F"),
-      weights=volume.voxels[:, :, z].ravel(order="F"),
-      minlength=256,
-    )
-  cut = set()
-  for axis in range(3):
-    for side in (0, -1):
-      cut |= set(np.unique(np.take(mask, side, axis=axis)).tolist())
+  kept = [i for i, index in enumerate(levels) if index >= 0]
+  centres = grid.to_world(found.centres[kept][:, ::-1].astype(float))
+  ways = spine_directions(centres)
+  boxes = label_boxes(mask)
   vertebrae = []
-  for centre, index, share in zip(found.centres, levels, confidence):
-    if index < 0:
-      continue
-    level = VERTEBRAE[index]
-    voxels = int(counts[level.code])
+  for i, centre, way in zip(kept, centres, ways):
+    level = VERTEBRAE[levels[i]]
+    box = cut_box(mask, volume, level.code, boxes.get(level.code))
     vertebrae.append(
-      Vertebra(
-        level=level.name,
-        code=level.code,
-        centre_mm=triple(grid.to_world(centre[None, ::-1].astype(float))[0]),
-        confidence=float(share),
-        complete=level.code not in cut,
-        volume_ml=voxels * volume.grid.voxel_volume_ml,
-        mean_hu=float(total[level.code] / voxels) if voxels else float("nan"),
-      )
+      measure_vertebra(box, level, triple(centre), float(confidence[i]), way)
     )
-  return vertebrae
+  return compare_neighbours(vertebrae)
