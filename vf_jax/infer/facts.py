@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Num
@@ -118,7 +119,7 @@ def measure_vertebra(
       "core_mean_hu": float(values[inside].mean()),
       "core_median_hu": float(np.median(values[inside])),
     }
-  heights = {}
+  heights: dict[str, float] = {}
   if level.name == "C2":
     partial |= dict.fromkeys(HEIGHTS, "the dens stands on the body of C2")
   else:
@@ -126,7 +127,8 @@ def measure_vertebra(
     for name, height in heights.items():
       if not np.isfinite(height):
         partial[name] = "the mask shows no end plates there"
-  return dataclasses.replace(vertebra, **means, **heights, partial=partial)
+  measures: dict[str, Any] = {**means, **heights, "partial": partial}
+  return dataclasses.replace(vertebra, **measures)
 
 
 def body_heights(
