@@ -1,8 +1,9 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 """The page of one case: a single HTML file that needs nothing but a browser.
 
-Pictures are inside the file, there is no script, and a content policy forbids
-every request, so the page can be mailed, archived and opened offline.
+Pictures are inside the file and a content policy forbids every request and
+every script but the one that sorts the tables, so the page can be mailed,
+archived and opened offline.
 """
 
 from __future__ import annotations
@@ -24,8 +25,14 @@ from vf_jax.report.overlay import (
   text_height,
 )
 from vf_jax.report.png import encode_png
+from vf_jax.report.script import SCRIPT, script_policy
 from vf_jax.report.style import STYLE
-from vf_jax.report.tables import css_colour, lesion_table, vertebra_table
+from vf_jax.report.tables import (
+  confidence_strip,
+  css_colour,
+  lesion_table,
+  vertebra_table,
+)
 from vf_jax.report.views import View, spine_views
 from vf_jax.volume import Volume
 
@@ -79,16 +86,16 @@ def render_page(volume: Volume, result: CaseResult) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-img-src data:; style-src 'unsafe-inline'">
+img-src data:; style-src 'unsafe-inline'; script-src {script_policy()}">
 <title>{case} {_NONE} spine report</title>
 <style>{STYLE}</style>
 </head>
 <body>
 <header>
 <h1>{case}</h1>
-<p>{_summary(result)}</p>
+<p>{_summary(result)} <strong class="not">Not for clinical use.</strong></p>
 </header>
-{_warnings(result.warnings)}<main>
+{_warnings(result.warnings)}{confidence_strip(result.vertebrae)}<main>
 <section class="pictures" aria-label="Views">
 <input type="checkbox" id="masks" checked><label for="masks">masks</label>
 <input type="checkbox" id="marks" checked><label for="marks">names</label>
@@ -109,7 +116,7 @@ img-src data:; style-src 'unsafe-inline'">
 </details>
 </section>
 </main>
-<footer><p>Not for clinical use.</p></footer>
+<script>{SCRIPT}</script>
 </body>
 </html>
 """
