@@ -38,6 +38,7 @@ FILES = {
   "_vertebrae.csv",
   "_vertebrae.json",
   "_report.html",
+  "_overview.png",
 }
 SHEAR = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.25), (0.0, 0.0, 1.0))
 
@@ -64,6 +65,8 @@ def save(path, volume, **changes):
 
 def no_report(path, volume, result):
   path.write_text("page")
+  name = path.name.removesuffix("_report.html")
+  path.with_name(f"{name}_overview.png").write_bytes(b"picture")
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,14 @@ Needs Chromium on the PATH; without it these tests fail and say so.
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import pytest
 from browser import open_browser
+from index_test import write_case
 
 from vf_jax.infer.result import Lesion
+from vf_jax.report.index import write_index
 from vf_jax.report.page import write_report
 
 pytestmark = pytest.mark.slow
@@ -87,3 +90,26 @@ def test_page_can_be_printed(tab, page, tmp_path):
   data = (tmp_path / "page.pdf").read_bytes()
   assert data.startswith(b"%PDF")
   assert len(data) > 20_000
+
+
+@pytest.mark.parametrize("width", [375, 1400])
+def test_index_shows_links_and_sorts_by_warnings(
+  tab, make_case, tmp_path, width
+):
+  for name, warnings in (("a", ["x"]), ("b", []), ("c", ["y", "z" * 99])):
+    write_case(tmp_path, make_case, name, warnings)
+  tab.faults.clear()
+  tab.open(write_index(tmp_path), width)
+  # Pictures of an index load when they come near the window.
+  end = time.monotonic() + 20
+  seen = "[...document.images].every((i) => i.naturalWidth > 0)"
+  while not tab.run(seen) and time.monotonic() < end:
+    tab.run("window.scrollBy(0, 300)")
+    time.sleep(0.1)
+  assert tab.run(seen)
+  assert tab.run("document.documentElement.scrollWidth") <= width
+  assert tab.run(_LEVELS) == ["c", "a", "b"]
+  head = "document.querySelector('table thead').rows[0].cells[1]"
+  tab.run(f"{head}.querySelector('button').click()")
+  assert tab.run(_LEVELS) == ["b", "a", "c"]
+  assert tab.faults == []

@@ -184,11 +184,14 @@ def test_equal_results_make_equal_pages(make_case):
 
 
 def test_report_is_written_whole(make_case, tmp_path):
-  path = tmp_path / "case.html"
+  path = tmp_path / "case_report.html"
   path.write_text("old")
   ct, result = make_case(case="bad\udcff name")
   write_report(path, ct, result)
-  assert [p.name for p in tmp_path.iterdir()] == ["case.html"]
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+    "case_overview.png",
+    "case_report.html",
+  ]
   Page(path.read_text("utf-8"))
   assert "bad? name" in path.read_text("utf-8")
 

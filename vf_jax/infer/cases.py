@@ -36,6 +36,7 @@ _SUFFIXES = (
   "_vertebrae.csv",
   "_vertebrae.json",
   "_report.html",
+  "_overview.png",
 )
 _RUN = "run.json"
 
@@ -190,7 +191,7 @@ def _write_case(
   try:
     part.mkdir(parents=True)
     mask, centroids, lesions, table, facts, report = (
-      part / f"{result.case}{suffix}" for suffix in _SUFFIXES
+      part / f"{result.case}{suffix}" for suffix in _SUFFIXES[:-1]
     )
     nifti.write(mask, result.mask, like=volume)
     write_centroids(centroids, _centroids(result), volume.grid)

@@ -104,7 +104,7 @@ def measure_vertebra(
   body_cut = bool((local[cut, 1] >= frame.wall_mm).any())
   if body_cut:
     reason = "the border of the scan cuts the body"
-    partial |= dict.fromkeys((*CORE, *HEIGHTS), reason)
+    partial = dict.fromkeys((*partial, *CORE, *HEIGHTS), reason)
   body = frame.body()
   core = _core(frame, body, box.grid)
   inside = _lookup(core, frame, local)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -22,6 +23,7 @@ from vf_jax.report.overlay import (
   paint_levels,
   place_boxes,
   place_names,
+  render_overlay_png,
   text_height,
 )
 from vf_jax.report.png import encode_png
@@ -38,13 +40,17 @@ from vf_jax.volume import Volume
 
 # Views taller than this many widths stay side by side on a phone.
 _SLENDER = 3.0
+_OVERVIEW_MM = 2.0
 _NONE = "\N{EN DASH}"
 
 
 def write_report(
   path: str | os.PathLike[str], volume: Volume, result: CaseResult
 ) -> None:
-  """Writes the page of a case; a page that exists is replaced as a whole.
+  """Writes the page of a case and its picture for the index of a folder.
+
+  The picture is `<case>_overview.png` for a page `<case>_report.html`. Files
+  that exist are replaced as a whole.
 
   Args:
     path: the HTML file to write; its folder must exist.
@@ -58,6 +64,11 @@ def write_report(
   page = render_page(volume, result)
   # A case may be named after a file whose name is not valid text.
   write_bytes(path, page.encode("utf-8", errors="replace"))
+  place = pathlib.Path(path)
+  name = place.stem.removesuffix("_report") + "_overview.png"
+  write_bytes(
+    place.with_name(name), render_overlay_png(volume, result, _OVERVIEW_MM)
+  )
 
 
 def render_page(volume: Volume, result: CaseResult) -> str:

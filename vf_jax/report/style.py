@@ -70,7 +70,7 @@ svg .scale { stroke: #fff; stroke-width: .8; }
 .wide { overflow-x: auto; }
 table {
   border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
-  white-space: nowrap;
+  white-space: nowrap; font-size: .93rem;
 }
 th, td {
   padding: .2rem .55rem; text-align: left; border-bottom: 1px solid var(--line);
@@ -104,10 +104,11 @@ tbody th { font-weight: 600; }
   line-height: 1.25; display: grid; justify-items: stretch;
   grid-template-rows: 2.4rem auto auto;
 }
-.strip i {
-  align-self: end; border-radius: 2px 2px 0 0; print-color-adjust: exact;
-  min-height: 2px;
+.strip span {
+  display: flex; align-items: end; background: var(--rail);
+  border-radius: 2px 2px 0 0; print-color-adjust: exact;
 }
+.strip i { flex: 1; min-height: 2px; print-color-adjust: exact; }
 .strip b { border-top: 1px solid var(--soft); }
 .strip small { color: var(--soft); white-space: nowrap; }
 .strip .low b, .strip .low small { color: var(--low); font-weight: 700; }
@@ -157,5 +158,24 @@ dd { margin: 0; overflow-wrap: anywhere; }
   thead [aria-sort] button::after { content: none; }
   tbody th, thead tr:last-child th:first-child { position: static; }
   .bar { display: none; }
+}
+"""
+
+INDEX_STYLE = """
+.index td, .index tbody th { vertical-align: top; }
+.index img {
+  display: block; width: 8rem; max-height: 12rem; object-fit: contain;
+  background: #000; border-radius: 4px;
+}
+.index a { color: var(--bar); }
+.index .levels { white-space: normal; min-width: 16rem; }
+.index td ul {
+  margin: .2rem 0 0; padding-left: 1.1rem; color: var(--soft);
+  font-size: .87rem; overflow-wrap: anywhere;
+}
+@media (max-width: 40rem) {
+  .index img { width: 5rem; }
+  .index .levels { min-width: 12rem; }
+  .index tbody th span { overflow-wrap: anywhere; white-space: normal; }
 }
 """

@@ -60,7 +60,8 @@ def vertebra_table(vertebrae: Sequence[Vertebra]) -> str:
   rows = "\n".join(
     f'<tr><th scope="row" data-value="{number}">'
     f"{_swatch(v.code)}{escape(v.level)}</th>"
-    f'<td data-value="{_key(v.confidence)}">{_share(v.confidence)}</td>'
+    f'<td class="n" data-value="{_key(v.confidence)}">'
+    f"{_percent(v.confidence) if math.isfinite(v.confidence) else _NONE}</td>"
     f"<td>{'yes' if v.complete else '<strong>no</strong>'}</td>"
     + "".join(_fact(v, name, digits) for name, _, _, digits in _FACTS)
     + "</tr>"
@@ -79,7 +80,7 @@ def vertebra_table(vertebrae: Sequence[Vertebra]) -> str:
   return f"""<div class="wide" tabindex="0" role="region" \
 aria-label="Table of vertebrae"><table class="sortable">
 <thead><tr><td></td><td></td><td></td>{groups}</tr>
-<tr><th scope="col">Level</th><th scope="col">Confidence</th>\
+<tr><th scope="col">Level</th><th scope="col" class="n">Confidence</th>\
 <th scope="col">Whole</th>{heads}</tr></thead>
 <tbody>
 {rows}
@@ -101,12 +102,12 @@ def confidence_strip(vertebrae: Sequence[Vertebra]) -> str:
   if not vertebrae:
     return ""
   cells = "".join(
-    f'<li class="{_grade(v.confidence)}"><i style="height:'
+    f'<li class="{_grade(v.confidence)}"><span><i style="height:'
     f"{100 * min(max(v.confidence, 0.0), 1.0):.0f}%;"
-    f'background:{css_colour(level_colour(v.code))}"></i>'
+    f'background:{css_colour(level_colour(v.code))}"></i></span>'
     f"<b>{escape(v.level)}</b><small>{_percent(v.confidence)}</small></li>"
     if math.isfinite(v.confidence)
-    else f"<li><i></i><b>{escape(v.level)}</b><small>{_NONE}</small></li>"
+    else f"<li><span></span><b>{escape(v.level)}</b><small>{_NONE}</small></li>"
     for v in vertebrae
   )
   return f"""<section class="sure" aria-label="Confidence of the levels">
