@@ -242,6 +242,8 @@ def test_a_lesion_box_knows_its_vertebra_and_share(codes):
   code, share = locate((19.5, 19.5, 28.0), (10, 10, 12))
   assert (code, share) == (21, pytest.approx(0.075))
   assert locate((3, 3, 3), (4, 4, 4)) is None
+  # A box that only touches a vertebra does not sit in it.
+  assert locate((4.5, 19.5, 39.5), (12, 10, 10)) is None
   assert locate((-30, 3, 3), (4, 4, 4)) is None
   assert locate((19.2, 19.2, 39.2), (0.2, 0.2, 0.2)) == (
     20,

@@ -18,6 +18,7 @@ from vf_jax.infer.facts import VertebraBox
 from vf_jax.volume import Grid, Volume
 
 _SLAB = 32  # slices looked through at a time
+_LEAST_BONE = 0.1  # of a box, that a vertebra fills to be the one it sits in
 
 Box = tuple[slice, slice, slice]
 
@@ -100,7 +101,7 @@ def locate_box(
 
   Returns:
     The code with most bone in the box, and the share of that vertebra in the
-    box, 0..1; None if the box holds no vertebra.
+    box, 0..1; None if no vertebra fills a tenth of the box.
   """
   centre, half = np.array(centre_mm, float), np.array(size_mm, float) / 2
   corners = centre + half * list(itertools.product((-1, 1), repeat=3))
@@ -126,6 +127,9 @@ def locate_box(
     return None
   counts = np.bincount(own)
   code = int(counts.argmax())
+  bone_mm3 = counts[code] * grid.voxel_volume_ml * 1000
+  if bone_mm3 < _LEAST_BONE * float(np.prod(2 * reach)):
+    return None
   whole = volumes_ml.get(code, 0.0)
   if whole <= 0:
     return None

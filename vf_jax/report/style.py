@@ -96,12 +96,11 @@ tbody th { font-weight: 600; }
 .partial { color: var(--soft); }
 .not { color: var(--ink); white-space: nowrap; }
 .strip {
-  list-style: none; display: flex; flex-wrap: wrap; gap: .35rem .25rem;
-  margin: 0 0 1.2rem; padding: 0;
+  list-style: none; display: grid; gap: .35rem .25rem; margin: 0 0 1.2rem;
+  padding: 0; grid-template-columns: repeat(auto-fill, minmax(2.7rem, 1fr));
 }
 .strip li {
-  flex: 1 1 2.6rem; max-width: 5rem; text-align: center; font-size: .8rem;
-  line-height: 1.25; display: grid; justify-items: stretch;
+  text-align: center; font-size: .8rem; line-height: 1.25; display: grid;
   grid-template-rows: 2.4rem auto auto;
 }
 .strip span {

@@ -37,9 +37,14 @@ _GROUPS = (
     "Ratio of heights",
     "",
     (
-      ("wedge_ratio", "front/back", "wedge ratio", 2),
-      ("biconcave_ratio", "mid/back", "biconcave ratio", 2),
-      ("crush_ratio", "back/next", "back over that of the neighbours", 2),
+      ("wedge_ratio", "f/b", "wedge ratio: front over back", 2),
+      ("biconcave_ratio", "m/b", "biconcave ratio: middle over back", 2),
+      (
+        "crush_ratio",
+        "b/next",
+        "crush ratio: back over the neighbours' back",
+        2,
+      ),
     ),
   ),
 )
@@ -86,8 +91,9 @@ aria-label="Table of vertebrae"><table class="sortable">
 {rows}
 </tbody></table></div>
 {_partial_notes(vertebrae)}<p class="note">Core: the inside of the body, \
-without cortex and arch. Next: the mean of the whole neighbours. Ratios show \
-deformity only as well as the mask follows the end plates.</p>"""
+without cortex and arch. f/b, m/b: front and middle over back height; b/next: \
+back height over the mean of the neighbours'. They show deformity only as well \
+as the mask follows the end plates.</p>"""
 
 
 def confidence_strip(vertebrae: Sequence[Vertebra]) -> str:
