@@ -266,6 +266,7 @@ def _predict(options: argparse.Namespace) -> int:
     predict_file,
   )
   from vf_jax.infer.predictor import load
+  from vf_jax.report.index import write_index
   from vf_jax.report.page import write_report
 
   try:
@@ -295,6 +296,7 @@ def _predict(options: argparse.Namespace) -> int:
     )
     for note in result.warnings:
       print(f"{case}: warning: {note}", file=sys.stderr)
+    write_index(options.out)
   return code
 
 

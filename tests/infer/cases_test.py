@@ -36,7 +36,9 @@ FILES = {
   "_seg-vb_ctd.json",
   "_lesions.json",
   "_vertebrae.csv",
+  "_vertebrae.json",
   "_report.html",
+  "_overview.png",
 }
 SHEAR = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.25), (0.0, 0.0, 1.0))
 
@@ -63,6 +65,8 @@ def save(path, volume, **changes):
 
 def no_report(path, volume, result):
   path.write_text("page")
+  name = path.name.removesuffix("_report.html")
+  path.with_name(f"{name}_overview.png").write_bytes(b"picture")
 
 
 @pytest.fixture(scope="module")
@@ -485,7 +489,7 @@ def test_a_refused_file_does_not_stop_the_others(ct, tmp_path, predict, capsys):
   assert len(refusals) == 3
   for line, path in zip(refusals, ("broken_ct", "missing", "wrong_ct")):
     assert str(tmp_path / path) in line
-  assert sorted(os.listdir(out)) == ["last", "sub-1"]
+  assert sorted(os.listdir(out)) == ["index.html", "last", "sub-1"]
   assert "sub-1: T12, L1, L2, L3, L4" in said.out
   assert "last: T12, L1, L2, L3, L4" in said.out
 

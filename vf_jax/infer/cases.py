@@ -22,7 +22,7 @@ from vf_jax.io import nifti
 from vf_jax.io.atomic import write_text
 from vf_jax.io.centroids import Centroids, write_centroids
 from vf_jax.io.lesions import write_lesions
-from vf_jax.io.vertebrae import write_vertebrae_csv
+from vf_jax.io.vertebrae import write_vertebrae_csv, write_vertebrae_json
 from vf_jax.labels import BY_CODE
 from vf_jax.scratch import empty, slabs
 from vf_jax.telemetry import device_facts, run_facts
@@ -35,7 +35,9 @@ _SUFFIXES = (
   "_seg-vb_ctd.json",
   "_lesions.json",
   "_vertebrae.csv",
+  "_vertebrae.json",
   "_report.html",
+  "_overview.png",
 )
 _RUN = "run.json"
 
@@ -192,13 +194,14 @@ def _write_case(
   part = out / f".{result.case}.{secrets.token_hex(4)}.part"
   try:
     part.mkdir(parents=True)
-    mask, centroids, lesions, table, report = (
-      part / f"{result.case}{suffix}" for suffix in _SUFFIXES
+    mask, centroids, lesions, table, facts, report = (
+      part / f"{result.case}{suffix}" for suffix in _SUFFIXES[:-1]
     )
     nifti.write(mask, result.mask, like=volume)
     write_centroids(centroids, _centroids(result), volume.grid)
     write_lesions(lesions, result.lesions)
     write_vertebrae_csv(table, result.vertebrae)
+    write_vertebrae_json(facts, result.vertebrae)
     write_report(report, volume, result)
     write_text(part / _RUN, json.dumps(dict(result.run), indent=1) + "\n")
     _check_target(out, result.case)

@@ -19,6 +19,7 @@ from jaxtyping import Int16
 from vf_jax.config import STEM_STRIDE, Config
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
+from vf_jax.infer.boxes import locate_box
 from vf_jax.infer.decode import (
   LesionBox,
   find_instances,
@@ -30,7 +31,7 @@ from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
 from vf_jax.infer.windows import padded_shape, take_window
-from vf_jax.labels import VERTEBRAE
+from vf_jax.labels import BY_CODE
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
@@ -142,7 +143,7 @@ class Predictor:
     )
     vertebrae = measure(centres, levels, confidence, mask, grid, volume)
     vertebrae = _keep_visible(vertebrae, notes)
-    lesions = _place_lesions(boxes, grid, mask, volume.grid)
+    lesions = _place_lesions(boxes, grid, mask, volume.grid, vertebrae)
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
@@ -287,21 +288,26 @@ class Predictor:
     return levels, np.asarray(sure, float)[0, :count]
 
 
-def _place_lesions(boxes: list[LesionBox], grid, mask, native) -> list[Lesion]:
+def _place_lesions(
+  boxes: list[LesionBox], grid, mask, native, vertebrae
+) -> list[Lesion]:
   """Boxes inside the scan, in the world, with the level they lie in."""
-  names = {level.code: level.name for level in VERTEBRAE}
+  volumes = {v.code: v.volume_ml for v in vertebrae}
   lesions = []
   for box in boxes:
-    centre = grid.to_world(np.array([box.centre[::-1]]))[0]
-    place = np.round(native.to_voxel(centre[None])[0]).astype(int)
+    centre = triple(grid.to_world(np.array([box.centre[::-1]]))[0])
+    place = np.round(native.to_voxel(np.array([centre]))[0])
     if (place < 0).any() or (place >= native.shape).any():
       continue
+    size = triple(box.size_mm[::-1])
+    home = locate_box(mask, native, volumes, centre, size)
     lesions.append(
       Lesion(
-        centre_mm=triple(centre),
-        size_mm=triple(box.size_mm[::-1]),
+        centre_mm=centre,
+        size_mm=size,
         score=box.score,
-        level=names.get(int(mask[tuple(place)])),
+        level=BY_CODE[home[0]].name if home else None,
+        share=home[1] if home else None,
       )
     )
   return lesions
