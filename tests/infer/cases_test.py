@@ -17,10 +17,10 @@ import pytest
 from vf_jax import cli
 from vf_jax.errors import InputError
 from vf_jax.evaluate.metrics.overlap import dice
-from vf_jax.infer.cases import case_name, predict_file
+from vf_jax.infer.cases import predict_file
 from vf_jax.infer.predictor import Predictor
 from vf_jax.io.centroids import read_centroids
-from vf_jax.io.ct import InputOptions
+from vf_jax.io.ct import InputOptions, case_name
 from vf_jax.io.lesions import read_lesions
 from vf_jax.io.nifti import read
 from vf_jax.io.vertebrae import read_vertebrae_csv

@@ -10,7 +10,6 @@ import glob
 import json
 import os
 import pathlib
-import re
 import secrets
 import shutil
 import time
@@ -27,7 +26,7 @@ from vf_jax.infer.result import CaseResult
 from vf_jax.io import nifti
 from vf_jax.io.atomic import write_text
 from vf_jax.io.centroids import Centroids, write_centroids
-from vf_jax.io.ct import AS_STORED, InputOptions, read_ct
+from vf_jax.io.ct import AS_STORED, InputOptions, case_name, read_ct
 from vf_jax.io.dicom_seg import SegSource, read_source, write_dicom_seg
 from vf_jax.io.lesions import write_lesions
 from vf_jax.io.vertebrae import write_vertebrae_csv
@@ -35,7 +34,6 @@ from vf_jax.labels import BY_CODE
 from vf_jax.telemetry import device_facts, run_facts
 from vf_jax.volume import Volume
 
-_SUFFIX = re.compile(r"\.(nii(\.gz)?|gz|mha|mhd|zip|dcm)$", re.IGNORECASE)
 WriteReport = Callable[[pathlib.Path, Volume, CaseResult], None]
 
 _SUFFIXES = (
@@ -50,22 +48,6 @@ _RUN = "run.json"
 _PART, _OLD = ".part", ".old"
 _STALE_SECONDS = 24 * 3600.0
 _TRIES = 20
-
-
-def case_name(path: str | os.PathLike[str]) -> str:
-  """Name of a case: the name of its file without `_ct` and suffix.
-
-  Args:
-    path: of the CT, a file or a folder.
-
-  Returns:
-    E.g. `sub-verse004` for `sub-verse004_ct.nii.gz`.
-  """
-  name = os.path.basename(os.path.abspath(path))
-  if not os.path.isdir(path):
-    name = _SUFFIX.sub("", name)
-  # Without its dots no name is hidden, or leads out of the folder.
-  return name.removesuffix("_ct").lstrip(".") or "case"
 
 
 def predict_file(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vf_jax.errors import InputError
-from vf_jax.infer.cases import case_name
+from vf_jax.io.ct import case_name
 from vf_jax.io.dicom_studies import examinations, find_study
 from vf_jax.io.text import read_text
 

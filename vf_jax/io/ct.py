@@ -18,6 +18,7 @@ from vf_jax.volume import Volume
 Kind = Literal["nifti", "metaimage", "dicom"]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_SUFFIX = re.compile(r"\.(nii(\.gz)?|gz|mha|mhd|zip|dcm)$", re.IGNORECASE)
 _METAIMAGE = re.compile(rb"\s*(objecttype|ndims|comment)\s*=", re.IGNORECASE)
 
 
@@ -41,6 +42,22 @@ class InputOptions:
 
 AS_STORED = InputOptions()
 """Nothing said: files have to say it themselves."""
+
+
+def case_name(path: str | os.PathLike[str]) -> str:
+  """Name of a case: the name of its file without `_ct` and suffix.
+
+  Args:
+    path: of the CT, a file or a folder.
+
+  Returns:
+    E.g. `sub-verse004` for `sub-verse004_ct.nii.gz`.
+  """
+  name = os.path.basename(os.path.abspath(path))
+  if not os.path.isdir(path):
+    name = _SUFFIX.sub("", name)
+  # Without its dots no name is hidden, or leads out of the folder.
+  return name.removesuffix("_ct").lstrip(".") or "case"
 
 
 def kind_of(path: str | os.PathLike[str]) -> Kind:
