@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -47,7 +46,11 @@ def compare(
   Returns:
     All runs.
   """
-  store = _merge(stores, workdir / "store")
+  from vf_jax.multispine.merge import merge
+
+  store = workdir / "store"
+  if not (store / "store.json").exists():
+    merge([("", path) for path in stores], store)
   (workdir / "runs").mkdir(exist_ok=True)
 
   def alone(name: str, rate: float, seed: int, share: float) -> dict[str, Any]:
@@ -85,28 +88,6 @@ def compare(
     for name in NAMES
   ]
   return {"pilots": pilots, "runs": runs}
-
-
-def _merge(stores: Sequence[str], target: pathlib.Path) -> pathlib.Path:
-  """One store of the cases of several."""
-  from vf_jax.multispine.store import Store
-  from vf_jax.multispine.store_writer import finish
-
-  if (target / "store.json").exists():
-    return target
-  names: list[str] = []
-  edges = set()
-  for path in stores:
-    store = Store(path)
-    edges.add(store.spacing_mm)
-    for name in store.names:
-      folder = pathlib.Path(path) / "cases" / name
-      shutil.copytree(folder, target / "cases" / name, dirs_exist_ok=True)
-      names.append(name)
-  if len(edges) != 1:
-    raise ValueError(f"stores of {sorted(edges)} mm do not mix")
-  finish(target, names, edges.pop())
-  return target
 
 
 def divide(store: Any) -> tuple[list[int], list[int]]:
