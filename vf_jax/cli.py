@@ -102,8 +102,9 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     prog="vf-jax",
     description="Vertebra segmentation, numbering and lesion localization in "
     "spinal CT. Not for clinical use.",
-    epilog="Exit codes: 0 done, 2 usage or configuration, 3 an input was "
-    "refused, 4 training stopped at a non-finite loss.",
+    epilog="Exit codes: 0 done, 1 a fault of vf_jax, 2 usage or "
+    "configuration, 3 an input was refused or results cannot be written, 4 "
+    "training stopped at a non-finite loss.",
   )
   parser.add_argument(
     "--version", action="version", version=f"vf-jax {vf_jax.__version__}"

@@ -27,6 +27,7 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.native import carry_back, measure, triple
+from vf_jax.infer.plausibility import doubts
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.windows import (
   Sweep,
@@ -158,6 +159,7 @@ class Predictor:
     lesions = self._lesions(outputs, grid, mask, volume.grid)
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
+    notes += doubts(volume, mask, vertebrae)
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
     if unsure:
       notes.append(

@@ -1,0 +1,97 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""What a reader should doubt, seen from the scan and from what was found.
+
+Hints in words, never a reason to refuse. A scan that is mirrored left to right
+is not among them: a spine is symmetric, and nothing else is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vf_jax.infer.result import Vertebra
+from vf_jax.volume import Volume
+
+_THICK_MM = 5.0
+_METAL_HU, _METAL_ML = 3000, 0.2
+_FEW = 2
+# Body centres lie before the centre of the whole vertebra, arch included, by
+# 5 to 15 mm in lying adults.
+_BEHIND_MM = -2.0
+_ENOUGH = 4
+
+
+def doubts(
+  volume: Volume,
+  mask: UInt8[np.ndarray, "x y z"],
+  vertebrae: Sequence[Vertebra],
+) -> list[str]:
+  """Looks for what makes a result doubtful.
+
+  Args:
+    volume: the CT, HU.
+    mask: VerSe codes on its grid.
+    vertebrae: from head to foot.
+
+  Returns:
+    Sentences for people.
+  """
+  notes = []
+  gap = max(volume.spacing)
+  if gap >= _THICK_MM:
+    notes.append(
+      f"Voxels are {gap:.3g} mm long: borders and heights are coarse, and "
+      "neighbours may run into each other."
+    )
+  metal = _metal_ml(volume)
+  if metal >= _METAL_ML:
+    notes.append(
+      f"{metal:.1f} ml are as dense as metal (implant, contrast or teeth): the "
+      "mask and the HU near it may be wrong."
+    )
+  if 0 < len(vertebrae) <= _FEW:
+    count = "One vertebra is" if len(vertebrae) == 1 else "Two vertebrae are"
+    notes.append(
+      f"{count} in view: the numbering has no further neighbours to rest on."
+    )
+  if _turned(volume, mask, vertebrae):
+    notes.append(
+      "The vertebrae look turned back to front: check the orientation in the "
+      "file."
+    )
+  return notes
+
+
+def _metal_ml(volume: Volume) -> float:
+  """How much is denser than any bone."""
+  count = sum(
+    int(np.count_nonzero(volume.voxels[:, :, z] >= _METAL_HU))
+    for z in range(volume.voxels.shape[2])  # one slice at a time
+  )
+  return count * volume.grid.voxel_volume_ml
+
+
+def _turned(
+  volume: Volume,
+  mask: UInt8[np.ndarray, "x y z"],
+  vertebrae: Sequence[Vertebra],
+) -> bool:
+  """Whether most bodies lie behind their arches."""
+  whole = [v for v in vertebrae if v.complete]
+  if len(whole) < _ENOUGH:
+    return False
+  sums = np.zeros((256, 3))
+  counts = np.zeros(256)
+  for z in range(mask.shape[2]):
+    x, y = np.nonzero(mask[:, :, z])
+    codes = mask[x, y, z]
+    counts += np.bincount(codes, minlength=256)
+    for axis, values in enumerate((x, y, np.full(x.shape, z))):
+      sums[:, axis] += np.bincount(codes, weights=values, minlength=256)
+  codes = np.array([v.code for v in whole])
+  centroids = volume.grid.to_world(sums[codes] / counts[codes, None])
+  bodies = np.array([v.centre_mm for v in whole])
+  return bool(np.median(bodies[:, 1] - centroids[:, 1]) < _BEHIND_MM)
