@@ -274,8 +274,8 @@ def _abstract_params(config: Config) -> Params:
 
 
 def _placed(tree: Any) -> Any:
-  """Gives every abstract leaf the first device, so that restoring is safe."""
-  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  """Gives every abstract leaf the first device of this process."""
+  sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=sharding
