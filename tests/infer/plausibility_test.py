@@ -16,9 +16,10 @@ LEVELS = {"T12": 19, "L1": 20, "L2": 21, "L3": 22, "L4": 23}
 def spine(levels=LEVELS, gap=2.0, forward=True, metal=0):
   """Boxes with a process behind (or before) them, mm RAS+, head first."""
   affine = np.diag([2.0, 2.0, gap, 1.0])
-  hu = np.zeros((20, 40, 60), np.int16)
+  hu = np.zeros((40, 40, 60), np.int16)
   mask = np.zeros(hu.shape, np.uint8)
-  hu[0, 0, :metal] = 3071
+  hu[10, 10, 10 : 10 + metal] = 3071
+  hu[39, :, 30] = 3071  # far from the spine
   found = []
   for number, (level, code) in enumerate(levels.items()):
     z = 50 - 12 * number
@@ -45,7 +46,7 @@ def test_thick_slices_are_told():
 
 def test_metal_is_told_from_bone():
   (note,) = doubts(*spine(metal=30))
-  assert note.startswith("0.2 ml are as dense as metal")
+  assert note.startswith("0.2 ml near the spine are as dense as metal")
   assert doubts(*spine(metal=20)) == []
 
 

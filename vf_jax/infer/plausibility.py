@@ -17,6 +17,7 @@ from vf_jax.volume import Volume
 
 _THICK_MM = 5.0
 _METAL_HU, _METAL_ML = 3000, 0.2
+_NEAR_MM = 20.0
 _FEW = 2
 # From T1 to L5 the centre of the body lies 9 to 14 mm before that of the whole
 # vertebra (VerSe 004 and 010, and a whole spine of TPTBox). On the demo CT the
@@ -47,11 +48,11 @@ def doubts(
       f"Voxels are {gap:.3g} mm long: borders and heights are coarse, and "
       "neighbours may run into each other."
     )
-  metal = _metal_ml(volume)
+  metal = _metal_ml(volume, mask)
   if metal >= _METAL_ML:
     notes.append(
-      f"{metal:.1f} ml are as dense as metal (implant, contrast or teeth): the "
-      "mask and the HU near it may be wrong."
+      f"{metal:.1f} ml near the spine are as dense as metal: the mask and the "
+      "HU there may be wrong."
     )
   if 0 < len(vertebrae) <= _FEW:
     count = "One vertebra is" if len(vertebrae) == 1 else "Two vertebrae are"
@@ -66,11 +67,28 @@ def doubts(
   return notes
 
 
-def _metal_ml(volume: Volume) -> float:
-  """How much is denser than any bone."""
+def _metal_ml(volume: Volume, mask: UInt8[np.ndarray, "x y z"]) -> float:
+  """How much near the spine is denser than any bone."""
+  margins = [int(np.ceil(_NEAR_MM / size)) for size in volume.spacing]
+  inside = [
+    np.zeros(size, bool) for size in mask.shape
+  ]  # along each axis, whether there is a vertebra
+  for z in range(mask.shape[2]):  # one slice at a time
+    inside[0] |= mask[:, :, z].any(axis=1)
+    inside[1] |= mask[:, :, z].any(axis=0)
+    inside[2][z] = mask[:, :, z].any()
+  if not inside[2].any():
+    return 0.0
+  x, y, z_range = (
+    slice(
+      max(0, int(line.argmax()) - margin),
+      int(line.nonzero()[0][-1]) + margin + 1,
+    )
+    for line, margin in zip(inside, margins, strict=True)
+  )
   count = sum(
-    int(np.count_nonzero(volume.voxels[:, :, z] >= _METAL_HU))
-    for z in range(volume.voxels.shape[2])  # one slice at a time
+    int(np.count_nonzero(volume.voxels[x, y, z] >= _METAL_HU))
+    for z in range(volume.voxels.shape[2])[z_range]
   )
   return count * volume.grid.voxel_volume_ml
 

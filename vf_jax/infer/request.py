@@ -40,12 +40,14 @@ def request_of(
   Raises:
     InputError: if the input is not there.
   """
-  config = json.dumps(predictor.config.to_dict(), sort_keys=True)
+  config = predictor.config.to_dict()
+  # How the weights were trained is in the weights.
+  used = json.dumps([config["model"], config["predict"]], sort_keys=True)
   return {
     "files_sha256": _state(path),
     "options": dataclasses.asdict(options) | {"dicom_seg": dicom_seg},
     "checkpoint_sha256": predictor.digest,
-    "config_sha256": hashlib.sha256(config.encode()).hexdigest(),
+    "config_sha256": hashlib.sha256(used.encode()).hexdigest(),
     "vf_jax": vf_jax.__version__,
   }
 
