@@ -152,7 +152,7 @@ def _predict(
     CohortOptions(inputs, options.overwrite, options.dicom_seg),
     Progress(len(cases)),
   )
-  if result.done or result.skipped:
+  if (result.done or result.skipped) and not result.stopped:
     write_index(options.out)
   failed = [*result.refused, *result.broken]
   if len(cases) > 1:
