@@ -12,7 +12,6 @@ import dataclasses
 import itertools
 import json
 import pathlib
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -47,7 +46,11 @@ def compare(
   Returns:
     All runs.
   """
-  store = _merge(stores, workdir / "store")
+  from vf_jax.multispine.merge import merge
+
+  store = workdir / "store"
+  if not (store / "store.json").exists():
+    merge([("", path) for path in stores], store)
   (workdir / "runs").mkdir(exist_ok=True)
 
   def alone(name: str, rate: float, seed: int, share: float) -> dict[str, Any]:
@@ -85,28 +88,6 @@ def compare(
     for name in NAMES
   ]
   return {"pilots": pilots, "runs": runs}
-
-
-def _merge(stores: Sequence[str], target: pathlib.Path) -> pathlib.Path:
-  """One store of the cases of several."""
-  from vf_jax.multispine.store import Store
-  from vf_jax.multispine.store_writer import finish
-
-  if (target / "store.json").exists():
-    return target
-  names: list[str] = []
-  edges = set()
-  for path in stores:
-    store = Store(path)
-    edges.add(store.spacing_mm)
-    for name in store.names:
-      folder = pathlib.Path(path) / "cases" / name
-      shutil.copytree(folder, target / "cases" / name, dirs_exist_ok=True)
-      names.append(name)
-  if len(edges) != 1:
-    raise ValueError(f"stores of {sorted(edges)} mm do not mix")
-  finish(target, names, edges.pop())
-  return target
 
 
 def divide(store: Any) -> tuple[list[int], list[int]]:
@@ -214,33 +195,20 @@ def _judge(net: contestants.Contestant, case: Any) -> float:
   """Dice of vertebra against the rest over a whole case."""
   from vf_jax.evaluate.metrics.overlap import dice
   from vf_jax.hounsfield import AIR_HU
-  from vf_jax.infer.windows import (
-    BONE_HU,
-    blend_weight,
-    pad_to_windows,
-    window_starts,
-  )
+  from vf_jax.infer.windows import blend, plan_windows
   from vf_jax.labels import IGNORE
 
   zero = (0, 0, 0)
   found = case.read_all({"image": AIR_HU, "labels": IGNORE}, zero, case.shape)
-  crop = (CROP,) * 3
-  image = pad_to_windows(found["image"], crop)
-  weight = blend_weight(crop)
-  total = np.full(image.shape, 1e-6, np.float32)
-  logits = np.zeros(image.shape, np.float32)
-  axes = [window_starts(n, CROP, _OVERLAP) for n in image.shape]
-  for start in itertools.product(*axes):
-    box = tuple(slice(a, a + CROP) for a in start)
-    if image[box].max() < BONE_HU:
-      logits[box] -= 30 * weight
-    else:
-      logits[box] += weight * net.predict(image[box][None])[0]
-    total[box] += weight
+  windows = plan_windows(found["image"], (CROP,) * 3, _OVERLAP)
+  positive = np.zeros(windows.shape, bool)
+  for slab in blend(windows, lambda w: [net.predict(w)[..., None]], 1):
+    rows = slice(slab.start, slab.start + len(slab.maps[0]))
+    positive[rows] = slab.maps[0][..., 0] > 0
   inside = tuple(slice(n) for n in case.shape)
   labels = found["labels"]
   known = labels != IGNORE
-  return dice(((logits / total)[inside] > 0) & known, (labels > 0) & known)
+  return dice(positive[inside] & known, (labels > 0) & known)
 
 
 def render(found: Mapping[str, Any]) -> list[str]:

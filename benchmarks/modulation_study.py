@@ -202,7 +202,7 @@ class _Study:
     from vf_jax.evaluate.metrics.overlap import dice
     from vf_jax.hounsfield import AIR_HU
     from vf_jax.infer.decode import find_lesions, suppress
-    from vf_jax.infer.windows import WindowOutputs, sweep
+    from vf_jax.infer.sweep import WindowOutputs, sweep
     from vf_jax.labels import IGNORE
 
     record = case.record
@@ -218,7 +218,7 @@ class _Study:
         mixtures.append(np.asarray(found[4]))
       return WindowOutputs(*(np.asarray(x) for x in found[:3]))
 
-    out = sweep(image, forward, self.config.model.crop, 0.25, _WINDOWS)
+    out = sweep(image, forward, self.config.model.crop, 0.25, _WINDOWS, 0.5)
     known = labels != IGNORE
     boxes = suppress(find_lesions(out, 0.02), record.spacing_mm)
     result: dict[str, Any] = {
@@ -238,7 +238,7 @@ class _Study:
     """True and decoded level at every true body centre of a scan."""
     import numpy as np
 
-    from vf_jax.infer.windows import pad_to_windows
+    from vf_jax.infer.windows import padded_shape, take_window
     from vf_jax.labels import VERTEBRAE
 
     order = {level.code: level.order for level in VERTEBRAE}
@@ -247,15 +247,13 @@ class _Study:
       for code, centre in case.record.centres.items()
       if code in order and 0 <= centre[0] <= case.shape[0] - 1
     )[::-1][:_SLOTS]
-    crop = np.array(self.config.model.crop)
-    padded = pad_to_windows(image, self.config.model.crop)
+    crop = self.config.model.crop
+    last = np.subtract(padded_shape(image.shape, crop), crop)
     windows, points, places = [], [], []
     for _, _, centre in known:
-      start = np.round(np.array(centre) - crop / 2).astype(int)
-      start = np.clip(start, 0, np.array(padded.shape) - crop)
-      windows.append(
-        padded[tuple(slice(a, a + n) for a, n in zip(start, crop))]
-      )
+      start = np.round(np.array(centre) - np.array(crop) / 2).astype(int)
+      start = np.clip(start, 0, last)
+      windows.append(take_window(image, start.tolist(), crop))
       points.append([np.array(centre) - start])
       places.append(np.array(centre) * case.record.spacing_mm)
     evidence: list[Any] = []

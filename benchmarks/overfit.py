@@ -1,12 +1,13 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 """Does the line learn one real case by heart, on two cores, in ten minutes?
 
-`vf-jax train` with configs/overfit.py, then the package's prediction of the
-whole case, judged on the store's grid: vertebra Dice of at least 0.97, and
-every whole labelled vertebra found once and under its own name.
+The demo CT, prepared at its own 3 mm, `vf-jax train` with configs/overfit.py,
+then the package's prediction of the whole case, judged on the store's grid:
+vertebra Dice of at least 0.97, and every whole labelled vertebra found once and
+under its own name. The mask is a network's: what counts is that it is learnt.
+The two vertebrae that the scan cuts are left out of play.
 
     python benchmarks/overfit.py --out benchmarks/results
-    python benchmarks/overfit.py --store STORE --case CASE --workdir DIR
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import measuring
 import numpy as np
 
 _ROOT = pathlib.Path(__file__).parent.parent
-CASE = "lidc-idri-0001"
+CASE = "demo"
 DICE, MINUTES = 0.97, 10.0
 _NEAR_MM = 10.0  # a found body centre belongs to a true one up to here
 
@@ -34,16 +35,15 @@ _NEAR_MM = 10.0  # a found body centre belongs to a true one up to here
 def main() -> None:
   """Trains, predicts, judges, prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--store", default=str(_ROOT / "tests/data/store"))
-  parser.add_argument("--case", default=CASE)
   parser.add_argument("--workdir", metavar="DIR", help="kept, and resumed")
   parser.add_argument("--out", metavar="DIR")
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as scratch:
     workdir = pathlib.Path(options.workdir or scratch)
-    result = {"facts": measuring.facts(), "case": options.case}
-    result |= _train(options.store, options.case, workdir)
-    result |= judge(workdir, options.store, options.case)
+    store = _prepare(workdir)
+    result = {"facts": measuring.facts(), "case": CASE}
+    result |= _train(store, workdir / "run")
+    result |= judge(workdir / "run", store, CASE)
   text = render(result)
   print(text)
   if options.out:
@@ -53,25 +53,39 @@ def main() -> None:
     (folder / "overfit.md").write_text(text + "\n")
 
 
-def _train(store: str, case: str, workdir: pathlib.Path) -> dict[str, float]:
-  """Runs the command of the package; compilation is in its time."""
-  from vf_jax.multispine.store import Store
+def _prepare(workdir: pathlib.Path) -> pathlib.Path:
+  """A store of the demo CT alone."""
+  from vf_jax.demo import DEMO_CT, DEMO_MASK
 
-  cases = Store(store)
-  own = cases.records[cases.names.index(case)].domain
-  shares = tuple((name, float(name == own)) for name in cases.domains)
+  workdir.mkdir(parents=True, exist_ok=True)
+  cohort = workdir / "cohort.yaml"
+  cohort.write_text(
+    f"cases:\n  - case: {CASE}\n    domain: demo\n    image: {DEMO_CT}\n"
+    f"    mask: {DEMO_MASK}\n    scheme: totalsegmentator\n"
+    # T12 and T11 are cut by the scan: unknown, as VerSe has it.
+    "    recode: {32: 255, 33: 255}\n"
+    "    annotates: [masks, levels, cut_vertebrae]\n    mask_kind: network\n"
+    "    licence: Apache-2.0\n    margin_mm: 70\n"
+  )
+  _vf_jax(
+    "prepare", f"cohort={cohort}", "--out", workdir / "store",
+    "--spacing", "3",
+  )  # fmt: skip
+  return workdir / "store"
+
+
+def _vf_jax(*arguments: object) -> None:
+  command = [sys.executable, "-m", "vf_jax", *map(str, arguments)]
+  subprocess.run(command, check=True, cwd=_ROOT)
+
+
+def _train(store: pathlib.Path, workdir: pathlib.Path) -> dict[str, float]:
+  """Runs the command of the package; compilation is in its time."""
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   began = time.perf_counter()
-  subprocess.run(
-    [
-      sys.executable, "-m", "vf_jax", "train",
-      "--config", str(_ROOT / "configs" / "overfit.py"),
-      "--workdir", str(workdir),
-      f"--config.data.store={store}",
-      f"--config.data.weights={shares}",
-    ],
-    check=True,
-    cwd=_ROOT,
+  _vf_jax(
+    "train", "--config", _ROOT / "configs" / "overfit.py",
+    "--workdir", workdir, f"--config.data.store={store}",
   )  # fmt: skip
   after = resource.getrusage(resource.RUSAGE_CHILDREN)
   cores = len(os.sched_getaffinity(0))
@@ -83,7 +97,9 @@ def _train(store: str, case: str, workdir: pathlib.Path) -> dict[str, float]:
   }
 
 
-def judge(workdir: pathlib.Path, store: str, case: str) -> dict[str, Any]:
+def judge(
+  workdir: pathlib.Path, store: pathlib.Path, case: str
+) -> dict[str, Any]:
   """Predicts the case with a run's newest checkpoint and compares.
 
   Args:
@@ -137,11 +153,16 @@ def judge(workdir: pathlib.Path, store: str, case: str) -> dict[str, Any]:
       }
     )
   named = {v["level"] for v in vertebrae}
+  foreign = [
+    v.level
+    for v in result.vertebrae
+    if v.level not in named and ((result.mask == v.code) & known).any()
+  ]
   return {
     "steps": predictor.config.train.steps,
     "dice": dice((result.mask > 0) & known, (truth > 0) & known),
     "vertebrae": vertebrae,
-    "foreign": [v.level for v in result.vertebrae if v.level not in named],
+    "foreign": foreign,
     "predict_s": seconds,
     "mask_kind": record.mask_kind,
     "spacing_mm": record.spacing_mm,

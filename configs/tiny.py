@@ -121,6 +121,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "log_every": 20,
       "checkpoint_every": 200,
       "keep": 2,
+      "init": "",
     }
   )
   config.mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1, "context": 1})

@@ -12,6 +12,7 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # A thread that waits for the others of a collective is lost to the pool, which
 # has one a core: with eight devices on two cores all of them would wait.
 os.environ["NPROC"] = "32"
+os.environ["VF_JAX_CACHE"] = ""  # no test leaves programs with the user
 
 from jaxtyping import install_import_hook
 

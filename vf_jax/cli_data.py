@@ -1,5 +1,5 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""The commands of `vf-jax` that make data: prepare, phantom, split."""
+"""The commands of `vf-jax` that make data: prepare, merge, phantom, split."""
 
 from __future__ import annotations
 
@@ -53,6 +53,16 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     help="of a Dask cluster that does the work, tcp://HOST:8786",
   )
   prepare.set_defaults(run=_prepare)
+
+  merge = commands.add_parser(
+    "merge",
+    help="copy the cases of several stores into one",
+    description="Copies prepared cases as they are. NAME=STORE calls the "
+    "domains of that store NAME-DOMAIN.",
+  )
+  merge.add_argument("stores", nargs="+", metavar="[NAME=]STORE")
+  merge.add_argument("--out", required=True, metavar="STORE")
+  merge.set_defaults(run=_merge)
 
   phantom = commands.add_parser(
     "phantom",
@@ -180,6 +190,17 @@ def _verify(path: str) -> int:
     print(f"vf-jax: {path}/{name}: damaged", file=sys.stderr)
   print(f"{len(store)} cases, {len(faults)} damaged files in {path}")
   return REFUSED if faults else DONE
+
+
+def _merge(options: argparse.Namespace) -> int:
+  from vf_jax.multispine.merge import merge
+
+  stores = []
+  for word in options.stores:
+    prefix, mark, path = word.partition("=")
+    stores.append((prefix, path) if mark else ("", word))
+  print(f"{merge(stores, options.out)} cases -> {options.out}")
+  return DONE
 
 
 def _phantom(options: argparse.Namespace) -> int:

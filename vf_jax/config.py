@@ -352,6 +352,8 @@ class TrainConfig:
     log_every: steps between metric records.
     checkpoint_every: steps between checkpoints.
     keep: latest checkpoints kept beside the best one.
+    init: weights or run to start from, parameter by parameter of the same name
+      and shape; '' draws all.
   """
 
   steps: int
@@ -360,6 +362,7 @@ class TrainConfig:
   log_every: int
   checkpoint_every: int
   keep: int
+  init: str = ""
 
   def __post_init__(self) -> None:
     check_positive(

@@ -14,6 +14,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Shaped
 
+from vf_jax.scratch import release
+
 _SAMPLE = 1 << 21
 _LOW, _HIGH = -36000, 70000
 _SOFT = (-150, 100)
@@ -104,8 +106,11 @@ def judge_hounsfield(
 def _sample(voxels: np.ndarray) -> np.ndarray:
   """Finite values of an evenly spread part of the volume, as float64."""
   step = max(1, int(np.ceil((voxels.size / _SAMPLE) ** (1 / 3))))
-  picked = voxels[::step, ::step, ::step]
-  values = picked.ravel().astype(np.float64)
+  planes = []
+  for place in range(0, voxels.shape[2], step):
+    planes.append(voxels[::step, ::step, place].ravel().astype(np.float64))
+    release(voxels)
+  values = np.concatenate(planes)
   return values[np.isfinite(values)]
 
 

@@ -15,6 +15,8 @@ import scipy.ndimage
 import scipy.sparse
 from jaxtyping import Bool, Float64, Shaped
 
+from vf_jax.scratch import release
+
 # A target voxel this close to the half-voxel rim still counts as inside.
 _RIM = 1e-6
 # Off-diagonal terms that move no voxel by more than this are rounding noise.
@@ -62,6 +64,7 @@ def resample_indices(
   order: int,
   fill: int | float | np.number,
   sigma: tuple[float, float, float] = (0.0, 0.0, 0.0),
+  clip: tuple[int, int] | None = None,
 ) -> Shaped[np.ndarray, "u v w"]:
   """Samples `voxels` at `index_map @ (u, v, w, 1)` for every target voxel.
 
@@ -77,22 +80,27 @@ def resample_indices(
     fill: value of target voxels further than half a voxel outside the
       outermost source centres; nearer ones take the edge value.
     sigma: Gaussian blur of the source before it is sampled (order 1 only).
+    clip: limits, within int16, that the source is clipped to before it is
+      sampled (order 1 only).
 
   Returns:
-    An array of the dtype of `voxels`; integers are rounded and saturate.
+    An array of the dtype of `voxels`, of int16 if clipped, in Fortran order;
+    integers are rounded and saturate.
 
   Units:
     Voxels throughout.
   """
-  result = np.full(shape, fill, voxels.dtype)
+  dtype = voxels.dtype if clip is None else np.dtype(np.int16)
+  result = np.full(shape, fill, dtype, "F")
   if 0 in voxels.shape or 0 in shape:
     return result
   straight = _straighten(voxels, index_map, shape, sigma)
   if straight is not None:
-    _resample_straight(result, *straight, order=order)
+    _resample_straight(result, *straight, order=order, clip=clip)
     return result
   for brick in _bricks(shape):
-    _resample_brick(result, brick, voxels, index_map, order, sigma)
+    _resample_brick(result, brick, voxels, index_map, order, sigma, clip)
+    release(voxels)
   return result
 
 
@@ -112,7 +120,7 @@ def _straighten(voxels, index_map, shape, sigma):
   return voxels.transpose(axes), positions, [sigma[axis] for axis in axes]
 
 
-def _resample_straight(result, voxels, positions, sigma, *, order):
+def _resample_straight(result, voxels, positions, sigma, *, order, clip):
   """Fills `result` where each target axis follows one source axis."""
   inside = []
   for axis, position in enumerate(positions):
@@ -132,28 +140,41 @@ def _resample_straight(result, voxels, positions, sigma, *, order):
       )
     ]
     return
-  working = _working_dtype(voxels.dtype)
   weights = [
-    _weights(position, size, width).astype(working)
+    _weights(position, size, width).astype(_working_dtype(result.dtype))
     for position, size, width in zip(
       positions, voxels.shape, sigma, strict=True
     )
   ]
+  # Slabs along the axis that is slowest in memory touch fewest pages.
+  axis = int(np.argmax(np.abs(voxels.strides)))
   plane = max(
-    voxels.shape[0] * voxels.shape[1], target.shape[0] * target.shape[1]
+    voxels.size // voxels.shape[axis], target.size // target.shape[axis]
   )
   step = max(1, _SLAB_VOXELS // plane)
-  for start in range(0, target.shape[2], step):
-    rows = weights[2][start : start + step]
+  for start in range(0, target.shape[axis], step):
+    rows = weights[axis][start : start + step]
     low, high = int(rows.indices.min()), int(rows.indices.max()) + 1
-    slab = voxels[:, :, low:high].astype(working)
-    for axis, matrix in (
-      (2, rows[:, low:high]),
-      (0, weights[0]),
-      (1, weights[1]),
-    ):
-      slab = _along(matrix, slab, axis)
-    target[:, :, start : start + step] = _cast(slab, result.dtype)
+    slab = _working(voxels[_part(axis, low, high)], clip)
+    own = [*weights]
+    own[axis] = rows[:, low:high]
+    for along in (2, 0, 1):
+      slab = _along(own[along], slab, along)
+    target[_part(axis, start, start + step)] = _cast(slab, result.dtype)
+    release(voxels)
+
+
+def _part(axis: int, start: int, stop: int) -> tuple[slice, ...]:
+  """Index of some rows of one axis."""
+  return (*(slice(None),) * axis, slice(start, stop))
+
+
+def _working(voxels, clip):
+  """Voxels in the floating point of the work."""
+  if clip is not None:
+    # Copies one slab; integers are clipped as such, exactly.
+    voxels = np.clip(voxels, *clip).astype(np.int16)
+  return voxels.astype(_working_dtype(voxels.dtype))
 
 
 def _weights(position, size, width):
@@ -195,7 +216,7 @@ def _bricks(shape: tuple[int, int, int]) -> Iterator[tuple[slice, ...]]:
   )
 
 
-def _resample_brick(result, brick, voxels, index_map, order, sigma):
+def _resample_brick(result, brick, voxels, index_map, order, sigma, clip):
   """Fills one box of `result` through a map of any obliqueness."""
   ranges = np.ix_(*(np.arange(part.start, part.stop) for part in brick))
   positions = [
@@ -220,7 +241,7 @@ def _resample_brick(result, brick, voxels, index_map, order, sigma):
     low.append(max(0, math.floor(kept.min()) - halo))
     high.append(min(size, math.ceil(kept.max()) + halo + 1))
   block = voxels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-  block = block.astype(_working_dtype(voxels.dtype))
+  block = _working(block, clip)
   for axis, width in enumerate(sigma):
     if width > 0:
       block = scipy.ndimage.gaussian_filter1d(

@@ -36,7 +36,7 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
 
   Args:
     cls: the dataclass; its fields are scalars, literals, tuples or dataclasses.
-    values: one entry a field.
+    values: one entry a field; those with a default may be missing.
     prefix: of the keys in messages.
 
   Returns:
@@ -54,7 +54,13 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
       f"unknown key {prefix}{unknown[0]}."
       + (f" Fix: did you mean {prefix}{near[0]}?" if near else "")
     )
-  missing = [name for name in hints if name not in values]
+  # Fields with a default came later than files that are still read.
+  fields = {field.name: field for field in dataclasses.fields(cls)}
+  missing = [
+    name
+    for name in hints
+    if name not in values and fields[name].default is dataclasses.MISSING
+  ]
   if missing:
     raise ConfigError(
       f"missing key {prefix}{missing[0]}. Fix: set it; configs/tiny.py names "
@@ -64,6 +70,7 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     **{
       name: _convert(hint, values[name], f"{prefix}{name}")
       for name, hint in hints.items()
+      if name in values
     }
   )
 

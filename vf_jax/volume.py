@@ -184,6 +184,7 @@ def resample(
   order: int = 1,
   fill: int | float | np.number = 0,
   antialias: bool = True,
+  clip: tuple[int, int] | None = None,
 ) -> Shaped[np.ndarray, "u v w"]:
   """Carries an array from one grid to another through the full affine.
 
@@ -197,9 +198,12 @@ def resample(
       voxel outside the outermost centres take the edge value instead.
     antialias: blur along each source axis that the target samples more
       coarsely, see `resampling.antialias_sigma`; order 1 only.
+    clip: limits, within int16, that values are clipped to before they are
+      sampled, slab by slab; order 1 only.
 
   Returns:
-    An array of the same dtype; integers are rounded and saturate.
+    An array of the same dtype, of int16 if clipped, in Fortran order; integers
+    are rounded and saturate.
 
   Raises:
     InputError: if shape and grid disagree, the order is not 0 or 1, the
@@ -221,6 +225,7 @@ def resample(
     order=order,
     fill=fill,
     sigma=antialias_sigma(index_map) if blur else (0.0, 0.0, 0.0),
+    clip=clip,
   )
 
 

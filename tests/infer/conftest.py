@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from vf_jax.infer.predictor import Predictor
-from vf_jax.infer.windows import WindowOutputs, pad_to_windows, window_starts
+from vf_jax.infer.sweep import WindowOutputs
+from vf_jax.infer.windows import padded_shape, take_window, window_starts
 from vf_jax.labels import BY_NAME
 from vf_jax.models.decoders.numbering import VERTEBRAE
 from vf_jax.train.state import init_params
@@ -136,16 +137,14 @@ class Oracle(Predictor):
 
   def _to_network(self, volume, grid):
     image = super()._to_network(volume, grid)
-    padded = pad_to_windows(image, self.config.model.crop)
     crop = self.config.model.crop
     axes = [
       window_starts(n, c, self.config.predict.overlap)
-      for n, c in zip(padded.shape, crop, strict=True)
+      for n, c in zip(padded_shape(image.shape, crop), crop, strict=True)
     ]
     windows = {}
     for start in itertools.product(*axes):
-      box = tuple(slice(a, a + n) for a, n in zip(start, crop))
-      windows[padded[box].tobytes()] = start
+      windows[take_window(image, start, crop).tobytes()] = start
     ascending = sorted(volume.spacing)
     object.__setattr__(self, "scene", (grid, windows, ascending))
     return image

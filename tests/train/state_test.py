@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from vf_jax.train.state import init_state, make_optimizer
+from vf_jax.train.state import adopt, init_state, make_optimizer
 
 
 def _config(test_config, **changes):
@@ -50,6 +50,27 @@ def test_the_seed_draws_the_parameters(test_config, state):
   draw, root = jax.random.split(jax.random.key(test_config.train.seed))
   assert (jax.random.key_data(state.key) == jax.random.key_data(root)).all()
   assert (jax.random.key_data(root) != jax.random.key_data(draw)).any()
+
+
+def test_what_fits_of_other_weights_is_taken(state):
+  found = jax.tree.map(lambda x: x + 1, state.ema)
+  name = sorted(found)[0]
+  kept = sorted(found[name])[0]
+  found[name][kept] = jax.tree.map(lambda x: x[..., None], found[name][kept])
+  found |= {"of another decoder": jnp.zeros(3)}
+  started, fresh = adopt(state, found)
+  assert fresh
+  assert all(word.startswith(f"{name}/{kept}") for word in fresh)
+  changed = jax.tree.map(
+    lambda a, b: bool((a == b).all()), started.params, state.params
+  )
+  same = jax.tree_util.tree_leaves_with_path(changed)
+  assert sum(equal for _, equal in same) == len(fresh)
+  for param, ema in zip(
+    jax.tree.leaves(started.params), jax.tree.leaves(started.ema), strict=True
+  ):
+    np.testing.assert_array_equal(param, ema)
+    assert param.unsafe_buffer_pointer() != ema.unsafe_buffer_pointer()
 
 
 def _update(config, grads, params, steps=1):

@@ -11,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from scipy import ndimage
 from scipy.spatial import KDTree
 
 from vf_jax.config import STEM_STRIDE, PredictConfig
 from vf_jax.infer.number_keypoints import number_keypoints
-from vf_jax.infer.windows import Sweep
+from vf_jax.infer.points import find_peaks, is_fragment
+from vf_jax.infer.sweep import Sweep
 
 __all__ = [
   "Instances",
@@ -41,13 +42,11 @@ class Instances:
   Attributes:
     centres: body centres, voxels (depth, height, width).
     ids: 0 background, i + 1 for the i-th centre.
-    dropped: what was foreground but belongs to no vertebra.
     warnings: sentences for people.
   """
 
   centres: Float[np.ndarray, "instances 3"]
   ids: UInt8[np.ndarray, "depth height width"]
-  dropped: Bool[np.ndarray, "depth height width"]
   warnings: tuple[str, ...]
 
 
@@ -57,7 +56,8 @@ def find_instances(
   """Groups foreground voxels by the body they vote for.
 
   Args:
-    sweep: network outputs on the whole grid.
+    sweep: network outputs on the whole grid, its offsets by the threshold of
+      `config`.
     spacing_mm: voxel edge, mm.
     config: thresholds.
 
@@ -65,20 +65,20 @@ def find_instances(
     The instances that form one spine.
   """
   shape = sweep.probability.shape
-  foreground = sweep.probability > config.threshold
-  points = np.argwhere(foreground)
-  empty = Instances(
-    centres=np.zeros((0, 3)),
-    ids=np.zeros(shape, np.uint8),
-    dropped=foreground,
-    warnings=(),
-  )
+  ids = np.zeros(shape, np.uint8)
+  empty = Instances(centres=np.zeros((0, 3)), ids=ids, warnings=())
+  points = np.argwhere(sweep.probability > config.threshold)
   if not len(points):
     return empty
-  votes = points + sweep.offsets[foreground]
-  weights = sweep.probability[foreground]
-  heat = _vote_map(votes, weights, shape, config.vote_sigma_mm / spacing_mm)
-  centres = _peaks(heat, config.min_distance_mm / spacing_mm)
+  votes = points + sweep.offsets
+  weights = sweep.probability[tuple(points.T)]
+  centres = find_peaks(
+    votes,
+    weights,
+    shape,
+    config.vote_sigma_mm / spacing_mm,
+    config.min_distance_mm / spacing_mm,
+  )
   if not len(centres):
     return empty
   while True:
@@ -92,44 +92,14 @@ def find_instances(
     centres = np.delete(centres, spine[double], axis=0)
   rename = np.full(len(centres) + 1, -1)
   rename[spine] = np.arange(len(spine))
-  owner = rename[owner]
-  ids = np.zeros(shape, np.uint8)
-  ids[tuple(points.T)] = owner + 1
-  _drop_fragments(ids)
+  owner = rename[owner] + 1
+  owner[is_fragment(points, owner, shape)] = 0
+  ids[tuple(points.T)] = owner
   notes: tuple[str, ...] = ()
   lost = len(centres) - len(spine)
   if lost:
     notes = (f"{lost} bone-like region(s) away from the spine were dropped.",)
-  return Instances(
-    centres=centres[spine],
-    ids=ids,
-    dropped=foreground & (ids == 0),
-    warnings=notes,
-  )
-
-
-def _vote_map(votes, weights, shape, sigma):
-  """Smoothed histogram of votes on the voxel grid."""
-  cells = np.round(votes).astype(np.int64)
-  inside = ((cells >= 0) & (cells < shape)).all(axis=1)
-  flat = np.ravel_multi_index(tuple(cells[inside].T), shape)
-  heat = np.bincount(
-    flat, weights=weights[inside], minlength=int(np.prod(shape))
-  )
-  return ndimage.gaussian_filter(heat.reshape(shape).astype(np.float32), sigma)
-
-
-def _peaks(heat, distance) -> Float[np.ndarray, "peaks 3"]:
-  """Local maxima at least `distance` apart, strongest first."""
-  radius = max(1, int(distance / 2))
-  top = ndimage.maximum_filter(heat, size=2 * radius + 1)
-  peaks = np.argwhere((heat == top) & (heat > 0.08 * heat.max()))
-  order = np.argsort(-heat[tuple(peaks.T)], kind="stable")
-  kept = np.zeros((0, 3))
-  for place in peaks[order]:
-    if (np.linalg.norm(kept - place, axis=1) >= distance).all():
-      kept = np.append(kept, place[None], axis=0)
-  return kept
+  return Instances(centres=centres[spine], ids=ids, warnings=notes)
 
 
 def _assign(votes, centres, spacing_mm, min_volume_ml):
@@ -239,20 +209,6 @@ def best_chain(
   while back[chain[-1]] >= 0:
     chain.append(int(back[chain[-1]]))
   return chain[::-1]
-
-
-def _drop_fragments(ids) -> None:
-  """Keeps the parts of an instance that hold a tenth of its largest part."""
-  for value, box in enumerate(ndimage.find_objects(ids), start=1):
-    if box is None:
-      continue
-    own = ids[box] == value
-    parts, count = ndimage.label(own, np.ones((3, 3, 3)))
-    if count > 1:
-      sizes = np.bincount(parts.ravel())
-      sizes[0] = 0
-      small = np.flatnonzero(sizes < 0.1 * sizes.max())
-      ids[box][own & np.isin(parts, small)] = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,19 +3,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float16, UInt8
 from scipy import ndimage
 
+from vf_jax.infer.boxes import cut_box, label_boxes
 from vf_jax.infer.decode import Instances
+from vf_jax.infer.facts import (
+  compare_neighbours,
+  measure_vertebra,
+  spine_directions,
+)
 from vf_jax.infer.result import Vertebra
-from vf_jax.infer.windows import Sweep
+from vf_jax.infer.sweep import Sweep
 from vf_jax.labels import VERTEBRAE
+from vf_jax.scratch import empty, release, slabs
 from vf_jax.volume import Grid, Volume, from_network, resample
 
-_SLAB = 32  # native slices carried back at a time
+_CHUNK = 1 << 20  # voxels of the network's grid worked on at a time
 _EXTEND_MM = 4.0  # how far a level reaches beyond the network's own voxels
 
 
@@ -25,13 +33,45 @@ def triple(values: Iterable[float]) -> tuple[float, float, float]:
   return x, y, z
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Region:
+  """The part of the network's grid that holds all instances, and their rims.
+
+  Attributes:
+    start: its first voxel (depth, height, width).
+    ids: as in `Instances`.
+    probability: of vertebra.
+  """
+
+  start: tuple[int, int, int]
+  ids: UInt8[np.ndarray, "depth height width"]
+  probability: Float16[np.ndarray, "depth height width"]
+
+
+def cut_out(outputs: Sweep, found: Instances) -> Region:
+  """Copies what `carry_back` needs, so that all else can be let go of.
+
+  Args:
+    outputs: of the network.
+    found: the instances, on the same grid.
+
+  Returns:
+    The region; of no voxel if there is no instance.
+  """
+  if not len(found.centres):
+    none = np.zeros((0, 0, 0))
+    return Region((0, 0, 0), none.astype(np.uint8), none.astype(np.float16))
+  box = _bounds(found.ids > 0, margin=6)
+  depth, height, width = (side.start for side in box)
+  return Region(
+    (depth, height, width),
+    found.ids[box].copy(),
+    outputs.probability[box].copy(),
+  )
+
+
 def carry_back(
-  outputs: Sweep,
-  found: Instances,
-  levels,
-  grid: Grid,
-  native: Grid,
-  threshold: float,
+  region: Region, levels, grid: Grid, native: Grid, threshold: float
 ) -> UInt8[np.ndarray, "x y z"]:
   """Mask on the native grid: smooth borders, one level per vertebra.
 
@@ -39,47 +79,70 @@ def carry_back(
   comes from the nearest voxel that has one.
 
   Args:
-    outputs: of the network, on `grid`.
-    found: the instances.
+    region: of the instances, on `grid`.
     levels: index into `VERTEBRAE` of each instance, -1 = rejected.
     grid: of the network.
     native: of the CT, oblique or sheared as it may be.
     threshold: probability above which a voxel is vertebra.
 
   Returns:
-    VerSe codes.
+    VerSe codes; on the disk if large (`scratch.empty`).
   """
   codes = np.array([0] + [VERTEBRAE[i].code if i >= 0 else 0 for i in levels])
-  owner = codes.astype(np.uint8)[found.ids]
-  probability: Float32[np.ndarray, "d h w"] = np.where(
-    found.dropped | ((found.ids > 0) & (owner == 0)), 0.0, outputs.probability
-  ).astype(np.float32)
-  mask = np.zeros(native.shape, np.uint8)
-  if not owner.any():
+  mask = empty(native.shape, np.uint8)
+  if not codes.any():
+    for part in slabs(mask):
+      mask[..., part] = 0
     return mask
-  box = _bounds(owner > 0, margin=6)
-  owner, probability = owner[box], probability[box]
-  distance, nearest = ndimage.distance_transform_edt(
-    owner == 0, sampling=grid.spacing, return_indices=True
-  )
-  owner = np.where(distance <= _EXTEND_MM, owner[tuple(nearest)], 0)
-  corner = np.array([[side.start for side in box][::-1]], float)
+  owner = codes.astype(np.uint8)[region.ids]
+  # What was foreground but belongs to no vertebra, or to a rejected one.
+  lost = (region.probability > threshold) & (owner == 0)
+  probability = region.probability.astype(np.float32)
+  probability[lost] = 0
+  named = _extend(owner, grid.spacing)
+  corner = np.array([region.start[::-1]], float)
   affine = grid.affine.copy()
   affine[:3, 3] = grid.to_world(corner)[0]
-  part = Grid(owner.shape[::-1], affine)
-  owner = np.ascontiguousarray(from_network(owner))
-  probability = np.ascontiguousarray(from_network(probability))
-  for first in range(0, native.shape[2], _SLAB):
-    depth = min(_SLAB, native.shape[2] - first)
+  part_grid = Grid(owner.shape[::-1], affine)
+  for part in slabs(mask):
     affine = native.affine.copy()
-    affine[:3, 3] = native.to_world(np.array([[0.0, 0.0, first]]))[0]
+    affine[:3, 3] = native.to_world(np.array([[0.0, 0.0, part.start]]))[0]
+    depth = part.stop - part.start
     slab = Grid((native.shape[0], native.shape[1], depth), affine)
     inside = resample(
-      probability, part, slab, order=1, fill=0.0, antialias=False
+      from_network(probability),
+      part_grid,
+      slab,
+      order=1,
+      fill=0.0,
+      antialias=False,
     )
-    named = resample(owner, part, slab, order=0, fill=0)
-    mask[:, :, first : first + depth] = np.where(inside > threshold, named, 0)
+    codes = resample(from_network(named), part_grid, slab, order=0, fill=0)
+    codes[inside <= threshold] = 0
+    mask[..., part] = codes
   return mask
+
+
+def _extend(
+  owner: UInt8[np.ndarray, "depth height width"],
+  spacing: tuple[float, float, float],
+) -> UInt8[np.ndarray, "depth height width"]:
+  """Gives voxels within reach of a level that level, a few rows at a time."""
+  named = owner.copy()
+  halo = int(_EXTEND_MM / spacing[2]) + 1
+  rows = max(1, _CHUNK // owner[0].size)
+  for first in range(0, len(owner), rows):
+    begin = max(0, first - halo)
+    near = owner[begin : first + rows + halo]
+    if not near.any():
+      continue
+    distance, nearest = ndimage.distance_transform_edt(
+      near == 0, sampling=spacing[::-1], return_indices=True
+    )
+    levels = np.where(distance <= _EXTEND_MM, near[tuple(nearest)], 0)
+    own = levels[first - begin :][:rows]
+    named[first : first + len(own)] = own
+  return named
 
 
 def _bounds(inside, margin: int) -> tuple[slice, ...]:
@@ -96,12 +159,12 @@ def _bounds(inside, margin: int) -> tuple[slice, ...]:
 
 
 def measure(
-  found: Instances, levels, confidence, mask, grid: Grid, volume: Volume
+  centres, levels, confidence, mask, grid: Grid, volume: Volume
 ) -> list[Vertebra]:
-  """Measures every vertebra on the native voxels.
+  """Measures every vertebra on the native voxels, box by box.
 
   Args:
-    found: the instances.
+    centres: body centres, voxels of `grid` (depth, height, width).
     levels: index into `VERTEBRAE` of each, -1 = rejected.
     confidence: of each level.
     mask: VerSe codes on the native grid.
@@ -111,33 +174,16 @@ def measure(
   Returns:
     Vertebrae from head to foot; one without a voxel has volume 0.
   """
-  counts = np.bincount(mask.ravel(), minlength=256)
-  total = np.zeros(256)
-  for z in range(mask.shape[2]):  # one slice at a time: no wide copies
-    total += np.bincount(
-      mask[:, :, z].ravel(order="F"),
-      weights=volume.voxels[:, :, z].ravel(order="F"),
-      minlength=256,
-    )
-  cut = set()
-  for axis in range(3):
-    for side in (0, -1):
-      cut |= set(np.unique(np.take(mask, side, axis=axis)).tolist())
+  kept = [i for i, index in enumerate(levels) if index >= 0]
+  places = grid.to_world(centres[kept][:, ::-1].astype(float))
+  ways = spine_directions(places)
+  boxes = label_boxes(mask)
   vertebrae = []
-  for centre, index, share in zip(found.centres, levels, confidence):
-    if index < 0:
-      continue
-    level = VERTEBRAE[index]
-    voxels = int(counts[level.code])
+  for i, place, way in zip(kept, places, ways):
+    level = VERTEBRAE[levels[i]]
+    box = cut_box(mask, volume, level.code, boxes.get(level.code))
+    release(mask, volume.voxels)
     vertebrae.append(
-      Vertebra(
-        level=level.name,
-        code=level.code,
-        centre_mm=triple(grid.to_world(centre[None, ::-1].astype(float))[0]),
-        confidence=float(share),
-        complete=level.code not in cut,
-        volume_ml=voxels * volume.grid.voxel_volume_ml,
-        mean_hu=float(total[level.code] / voxels) if voxels else float("nan"),
-      )
+      measure_vertebra(box, level, triple(place), float(confidence[i]), way)
     )
-  return vertebrae
+  return compare_neighbours(vertebrae)

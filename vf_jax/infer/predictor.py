@@ -19,21 +19,22 @@ from jaxtyping import Int16
 from vf_jax.config import STEM_STRIDE, Config
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
+from vf_jax.infer.arrays import as_volume
+from vf_jax.infer.boxes import locate_box
 from vf_jax.infer.decode import (
-  Instances,
+  LesionBox,
   find_instances,
   find_lesions,
   suppress,
 )
-from vf_jax.infer.native import carry_back, measure, triple
+from vf_jax.infer.native import carry_back, cut_out, measure, triple
+from vf_jax.infer.plausibility import doubts
+from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
-from vf_jax.infer.windows import (
-  Sweep,
-  WindowOutputs,
-  pad_to_windows,
-  sweep,
-)
-from vf_jax.labels import VERTEBRAE
+from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
+from vf_jax.infer.windows import padded_shape, take_window
+from vf_jax.io.ct import AS_STORED, InputOptions
+from vf_jax.labels import BY_CODE
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
@@ -46,6 +47,7 @@ from vf_jax.volume import (
 )
 
 _UNSURE = 0.5
+_RANGE_HU = (AIR_HU, 3071)  # what the network is shown
 _NO_LESION = -1e4  # a logit that no threshold lets through
 
 
@@ -55,7 +57,7 @@ def default_checkpoint() -> str:
 
 
 def load(checkpoint: str | os.PathLike[str] | None = None) -> Predictor:
-  """Loads a predictor.
+  """Loads a predictor. What it compiles is kept (`keep_programs`).
 
   Args:
     checkpoint: exported weights or the workdir of a run; the weights shipped
@@ -77,6 +79,7 @@ def load(checkpoint: str | os.PathLike[str] | None = None) -> Predictor:
       "use a checkpoint of the full model; this baseline is for training "
       "studies.",
     )
+  keep_programs()
   return Predictor(config=config, params=params, digest=digest)
 
 
@@ -95,21 +98,41 @@ class Predictor:
   digest: str
 
   def __call__(
-    self, volume: Volume, case: str, facts: Mapping[str, Any] | None = None
+    self,
+    ct: Any,
+    case: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    affine: Any = None,
+    spacing: Any = None,
+    orientation: str | None = None,
+    options: InputOptions = AS_STORED,
   ) -> CaseResult:
     """Predicts one CT.
 
     Args:
-      volume: HU on its native grid.
-      case: its name.
+      ct: path of a CT (see `io.ct.read_ct`), a `Volume`, or an array of HU,
+        axes (x, y, z), in any layout and real dtype.
+      case: its name; that of the file if None.
       facts: of the run, kept in the result.
+      affine: of an array; voxel positions to mm, RAS+.
+      spacing: of an array without affine; voxel size along each axis, mm.
+      orientation: axis codes of an array without affine, as 'LPS'.
+      options: for a path; what the file does not say itself.
 
     Returns:
       Vertebrae and lesions, the mask on the native grid.
 
     Raises:
-      InputError: if the values are not Hounsfield units.
+      InputError: if the input is refused or its values are not Hounsfield
+        units.
     """
+    volume, name = as_volume(ct, affine, spacing, orientation, options)
+    return self._predict(volume, case or name, facts)
+
+  def _predict(
+    self, volume: Volume, case: str, facts: Mapping[str, Any] | None
+  ) -> CaseResult:
     began = time.monotonic()
     check = check_hounsfield(volume)
     if check.refused:
@@ -127,15 +150,26 @@ class Predictor:
       outputs, self.config.model.spacing_mm, self.config.predict
     )
     notes += found.warnings
-    levels, confidence = self._number(image, spacing, found, notes)
-    mask = carry_back(
-      outputs, found, levels, grid, volume.grid, self.config.predict.threshold
+    region = cut_out(outputs, found)
+    boxes = suppress(
+      find_lesions(outputs, self.config.predict.lesion_threshold),
+      self.config.model.spacing_mm,
     )
-    vertebrae = measure(found, levels, confidence, mask, grid, volume)
+    windows = {"run": outputs.windows, "skipped": outputs.skipped}
+    centres = found.centres
+    # What is as large as the scan goes as soon as it can.
+    del outputs, found
+    levels, confidence = self._number(image, spacing, centres, notes)
+    del image
+    mask = carry_back(
+      region, levels, grid, volume.grid, self.config.predict.threshold
+    )
+    vertebrae = measure(centres, levels, confidence, mask, grid, volume)
     vertebrae = _keep_visible(vertebrae, notes)
-    lesions = self._lesions(outputs, grid, mask, volume.grid)
+    lesions = _place_lesions(boxes, grid, mask, volume.grid, vertebrae)
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
+    notes += doubts(volume, mask, vertebrae)
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
     if unsure:
       notes.append(
@@ -146,7 +180,7 @@ class Predictor:
     run = dict(facts or {}) | {
       "checkpoint_sha256": self.digest,
       "config": self.config.to_dict(),
-      "windows": {"run": outputs.windows, "skipped": outputs.skipped},
+      "windows": windows,
       "seconds": {
         "resample": round(prepared - began, 3),
         "network": round(swept - prepared, 3),
@@ -224,9 +258,10 @@ class Predictor:
   def _to_network(
     self, volume: Volume, grid: Grid
   ) -> Int16[np.ndarray, "depth height width"]:
-    hu = np.clip(volume.voxels, AIR_HU, 3071).astype(np.int16)
-    image = resample(hu, volume.grid, grid, order=1, fill=AIR_HU)
-    return np.ascontiguousarray(to_network(image))
+    image = resample(
+      volume.voxels, volume.grid, grid, order=1, fill=AIR_HU, clip=_RANGE_HU
+    )
+    return to_network(image)
 
   def _sweep(self, image, spacing) -> Sweep:
     p = self.config.predict
@@ -236,29 +271,26 @@ class Predictor:
       self.config.model.crop,
       p.overlap,
       p.batch,
+      p.threshold,
     )
 
-  def _number(self, image, spacing, found: Instances, notes):
+  def _number(self, image, spacing, centres, notes):
     """Levels (index into `VERTEBRAE`, -1 = rejected) and confidences."""
-    count = len(found.centres)
+    count = len(centres)
     if not count:
       return np.zeros(0, int), np.zeros(0)
-    crop = np.array(self.config.model.crop)
+    crop = self.config.model.crop
     batch = self.config.predict.batch
-    padded = pad_to_windows(image, self.config.model.crop)
+    last = np.subtract(padded_shape(image.shape, crop), crop)
     evidence = []
     for first in range(0, count, batch):
       block = np.full((batch, *crop), AIR_HU, np.int16)
       points = np.zeros((batch, 1, 3), np.float32)
-      for slot, centre in enumerate(found.centres[first : first + batch]):
+      for slot, centre in enumerate(centres[first : first + batch]):
         start = np.clip(
-          np.round(centre - crop / 2).astype(int),
-          0,
-          np.array(padded.shape) - crop,
+          np.round(centre - np.array(crop) / 2).astype(int), 0, last
         )
-        block[slot] = padded[
-          tuple(slice(a, a + n) for a, n in zip(start, crop))
-        ]
+        block[slot] = take_window(image, start.tolist(), crop)
         points[slot, 0] = centre - start
       evidence.append(
         np.asarray(self._evidence(self.params, block, spacing, points))
@@ -268,7 +300,7 @@ class Predictor:
     rows = np.zeros((1, slots, stacked.shape[1]), np.float32)
     rows[0, :count] = stacked
     points_mm = np.zeros((1, slots, 3), np.float32)
-    points_mm[0, :count] = found.centres * self.config.model.spacing_mm
+    points_mm[0, :count] = centres * self.config.model.spacing_mm
     mask = np.arange(slots)[None] < count
     decoded, sure = self._chain(self.params, rows, points_mm, mask)
     levels = np.asarray(decoded)[0, :count]
@@ -279,27 +311,30 @@ class Predictor:
       )
     return levels, np.asarray(sure, float)[0, :count]
 
-  def _lesions(self, outputs, grid, mask, native) -> list[Lesion]:
-    boxes = suppress(
-      find_lesions(outputs, self.config.predict.lesion_threshold),
-      self.config.model.spacing_mm,
-    )
-    names = {level.code: level.name for level in VERTEBRAE}
-    lesions = []
-    for box in boxes:
-      centre = grid.to_world(np.array([box.centre[::-1]]))[0]
-      place = np.round(native.to_voxel(centre[None])[0]).astype(int)
-      if (place < 0).any() or (place >= native.shape).any():
-        continue
-      lesions.append(
-        Lesion(
-          centre_mm=triple(centre),
-          size_mm=triple(box.size_mm[::-1]),
-          score=box.score,
-          level=names.get(int(mask[tuple(place)])),
-        )
+
+def _place_lesions(
+  boxes: list[LesionBox], grid, mask, native, vertebrae
+) -> list[Lesion]:
+  """Boxes inside the scan, in the world, with the level they lie in."""
+  volumes = {v.code: v.volume_ml for v in vertebrae}
+  lesions = []
+  for box in boxes:
+    centre = triple(grid.to_world(np.array([box.centre[::-1]]))[0])
+    place = np.round(native.to_voxel(np.array([centre]))[0])
+    if (place < 0).any() or (place >= native.shape).any():
+      continue
+    size = triple(box.size_mm[::-1])
+    home = locate_box(mask, native, volumes, centre, size)
+    lesions.append(
+      Lesion(
+        centre_mm=centre,
+        size_mm=size,
+        score=box.score,
+        level=BY_CODE[home[0]].name if home else None,
+        share=home[1] if home else None,
       )
-    return lesions
+    )
+  return lesions
 
 
 def _keep_visible(vertebrae: list[Vertebra], notes) -> list[Vertebra]:

@@ -1,14 +1,20 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""Sliding windows over a whole CT: one compiled shape, blended by weight."""
+"""Sliding windows over a whole CT, blended slab by slab.
+
+One compiled shape serves every scan. The sums of overlapping windows are kept
+only where windows to come can still add to them: one window deep, however long
+the scan is.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int16
+from jaxtyping import Bool, Float32, Int16, UInt8
 
 from vf_jax.config import STEM_STRIDE
 from vf_jax.hounsfield import AIR_HU
@@ -16,44 +22,44 @@ from vf_jax.hounsfield import AIR_HU
 BONE_HU = 100.0
 """A window whose voxels all lie below this holds no bone and is skipped."""
 
+Forward = Callable[[Int16[np.ndarray, "batch d h w"]], Sequence[Any]]
+"""Runs a batch of windows. Gives arrays (batch, d, h, w, channels), each at
+full resolution or at a whole part of it that divides `STEM_STRIDE`."""
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class WindowOutputs:
-  """What the network says of a batch of windows, as host arrays.
-
-  Attributes:
-    logits: vertebra logits.
-    offsets: to the body centre, voxels.
-    lesions: heat logit, centre offset (cells) and log size (mm) at 1/4
-      resolution, 7 channels.
-  """
-
-  logits: Float32[np.ndarray, "batch depth height width"]
-  offsets: Float32[np.ndarray, "batch depth height width 3"]
-  lesions: Float32[np.ndarray, "batch d h w 7"]
-
-
-Forward = Callable[[np.ndarray], WindowOutputs]
+_ROWS = 16  # voxels of depth that are added or finished at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sweep:
-  """Blended outputs over the whole grid.
+class Slab:
+  """Rows of depth that no window to come touches.
 
   Attributes:
-    probability: of vertebra.
-    offsets: to the body centre, voxels.
-    lesion_heat: probability of a lesion's centre, at 1/4 resolution.
-    lesion_box: centre offset (cells) and log size (mm), at 1/4 resolution.
-    windows: how many were run.
-    skipped: how many held no bone.
+    start: first row, voxels.
+    maps: for each array of the network its weighted mean over the windows.
+    seen: for each array where any window was run; its mean is 0 elsewhere.
   """
 
-  probability: Float32[np.ndarray, "depth height width"]
-  offsets: Float32[np.ndarray, "depth height width 3"]
-  lesion_heat: Float32[np.ndarray, "d h w"]
-  lesion_box: Float32[np.ndarray, "d h w 6"]
-  windows: int
+  start: int
+  maps: tuple[Float32[np.ndarray, "_d _h _w _c"], ...]
+  seen: tuple[Bool[np.ndarray, "_d _h _w"], ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Windows:
+  """The windows of one image.
+
+  Attributes:
+    image: HU on the network's grid.
+    crop: window.
+    shape: of the image with the air behind each axis that makes windows fit.
+    starts: first voxels of the windows that hold bone, by rising depth.
+    skipped: how many hold none.
+  """
+
+  image: Int16[np.ndarray, "depth height width"]
+  crop: tuple[int, int, int]
+  shape: tuple[int, int, int]
+  starts: list[tuple[int, int, int]]
   skipped: int
 
 
@@ -76,23 +82,46 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
   return [round(cell) * STEM_STRIDE for cell in cells]
 
 
-def pad_to_windows(
-  image: Int16[np.ndarray, "depth height width"], crop: tuple[int, int, int]
-) -> Int16[np.ndarray, "d h w"]:
-  """Adds air behind each axis until windows fit.
+def padded_shape(
+  shape: tuple[int, ...], crop: tuple[int, int, int]
+) -> tuple[int, int, int]:
+  """The shape that windows fit into.
 
   Args:
-    image: HU.
+    shape: of an image.
     crop: window.
 
   Returns:
-    An array of at least the window, a multiple of the stem stride.
+    At least the window, a multiple of the stem stride.
   """
-  pads = []
-  for size, window in zip(image.shape, crop):
-    whole = max(window, -(-size // STEM_STRIDE) * STEM_STRIDE)
-    pads.append((0, whole - size))
-  return np.pad(image, pads, constant_values=AIR_HU)
+  depth, height, width = (
+    max(window, -(-size // STEM_STRIDE) * STEM_STRIDE)
+    for size, window in zip(shape, crop, strict=True)
+  )
+  return depth, height, width
+
+
+def take_window(
+  image: Int16[np.ndarray, "depth height width"],
+  start: Sequence[int],
+  crop: tuple[int, int, int],
+) -> Int16[np.ndarray, "d h w"]:
+  """Cuts a window out of an image; behind the image there is air.
+
+  Args:
+    image: HU.
+    start: first voxel, inside the image.
+    crop: window.
+
+  Returns:
+    The window; a view if it lies inside.
+  """
+  part = image[_box(start, crop)]
+  if part.shape == crop:
+    return part
+  window = np.full(crop, AIR_HU, np.int16)
+  window[tuple(slice(n) for n in part.shape)] = part
+  return window
 
 
 def blend_weight(crop: tuple[int, ...]) -> Float32[np.ndarray, "*crop"]:
@@ -114,87 +143,151 @@ def blend_weight(crop: tuple[int, ...]) -> Float32[np.ndarray, "*crop"]:
   return np.maximum(total, 1e-3).astype(np.float32)
 
 
-def sweep(
+def plan_windows(
+  image: Int16[np.ndarray, "depth height width"],
+  crop: tuple[int, int, int],
+  overlap: float,
+) -> Windows:
+  """Finds the windows of an image that the network has to see.
+
+  Args:
+    image: HU on the network's grid.
+    crop: window.
+    overlap: of neighbouring windows.
+
+  Returns:
+    The windows with and without bone.
+  """
+  shape = padded_shape(image.shape, crop)
+  axes = [window_starts(n, c, overlap) for n, c in zip(shape, crop)]
+  starts, skipped = [], 0
+  for depth, height, width in itertools.product(*axes):
+    start = (depth, height, width)
+    if image[_box(start, crop)].max() < BONE_HU:
+      skipped += 1
+    else:
+      starts.append(start)
+  return Windows(image, crop, shape, starts, skipped)
+
+
+def blend(windows: Windows, forward: Forward, batch: int) -> Iterator[Slab]:
+  """Runs the network over a whole CT and gives its mean, slab by slab.
+
+  Args:
+    windows: of the image.
+    forward: runs exactly `batch` windows.
+    batch: windows per call; the last call is filled up with air.
+
+  Yields:
+    Slabs by rising depth, which together cover the padded image; none if no
+    window holds bone.
+  """
+  crop, starts = windows.crop, windows.starts
+  batches = [starts[i : i + batch] for i in range(0, len(starts), batch)]
+  # Rows that a batch needs at once: from its first window to its last.
+  rows = max((b[-1][0] - b[0][0] for b in batches), default=0) + crop[0]
+  sums: list[_Sums] = []
+  for number, places in enumerate(batches):
+    block = np.full((batch, *crop), AIR_HU, np.int16)
+    for slot, start in enumerate(places):
+      block[slot] = take_window(windows.image, start, crop)
+    outputs = [np.asarray(array) for array in forward(block)]
+    if not sums:
+      sums = [_Sums(a, crop, windows.shape, rows) for a in outputs]
+      yield from _finish(sums, 0, places[0][0])
+    for one, array in zip(sums, outputs, strict=True):
+      for slot, start in enumerate(places):
+        one.add(start, array[slot])
+    last = number + 1 == len(batches)
+    stop = windows.shape[0] if last else batches[number + 1][0][0]
+    yield from _finish(sums, places[0][0], stop)
+
+
+class _Sums:
+  """Weighted sums of one array of the network, a ring along depth."""
+
+  def __init__(self, array, crop, shape, rows: int):
+    self.stride = stride = crop[0] // array.shape[1]
+    self.rows = rows // stride
+    self.edges = tuple(n // stride for n in crop)
+    self.weight = blend_weight(self.edges)
+    plane = tuple(n // stride for n in shape[1:])
+    self._total = np.zeros((self.rows, *plane, array.shape[-1]), np.float32)
+    self._share = np.zeros((self.rows, *plane), np.float32)
+
+  def add(self, start, values) -> None:
+    """Adds a window."""
+    depth, height, width = (v // self.stride for v in start)
+    across = _box((height, width), self.edges[1:])
+    for first, ring, size in self._pieces(depth, depth + self.edges[0]):
+      part = slice(first - depth, first - depth + size)
+      place = (slice(ring, ring + size), *across)
+      self._share[place] += self.weight[part]
+      self._total[place] += self.weight[part, ..., None] * values[part]
+
+  def take(self, first: int, stop: int):
+    """Means of some rows that lie together in the ring; forgets them."""
+    ring = first // self.stride % self.rows
+    place = slice(ring, ring + (stop - first) // self.stride)
+    share, total = self._share[place], self._total[place]
+    seen = share > 0
+    means = total / np.maximum(share, 1e-6)[..., None]
+    share[:], total[:] = 0, 0
+    return means, seen
+
+  def _pieces(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Cuts rows, not only where the ring begins again: products stay small.
+
+    Yields first row, its place, and how many.
+    """
+    while first < stop:
+      ring = first % self.rows
+      size = min(stop - first, self.rows - ring, _ROWS // self.stride)
+      yield first, ring, size
+      first += size
+
+
+def _finish(sums: list[_Sums], first: int, stop: int) -> Iterator[Slab]:
+  """Gives rows that are finished, a few at a time."""
+  rows = sums[0].rows * sums[0].stride
+  while first < stop:
+    size = min(stop - first, rows - first % rows, _ROWS)
+    found = [one.take(first, first + size) for one in sums]
+    yield Slab(
+      start=first,
+      maps=tuple(means for means, _ in found),
+      seen=tuple(seen for _, seen in found),
+    )
+    first += size
+
+
+def classify(
   image: Int16[np.ndarray, "depth height width"],
   forward: Forward,
   crop: tuple[int, int, int],
   overlap: float,
   batch: int,
-) -> Sweep:
-  """Runs the network over a whole CT.
+) -> UInt8[np.ndarray, "depth height width"]:
+  """The class of every voxel, for networks with one logit per class.
 
   Args:
     image: HU on the network's grid.
-    forward: runs exactly `batch` windows.
+    forward: as for `blend`; its first array is logits at full resolution.
     crop: window.
     overlap: of neighbouring windows.
-    batch: windows per call; the last call is filled up with air.
+    batch: windows per call.
 
   Returns:
-    Blended outputs on the grid of `image`.
+    Index of the largest mean logit, 0 where no window was run.
   """
-  padded = pad_to_windows(image, crop)
-  cells = tuple(n // STEM_STRIDE for n in padded.shape)
-  # Channels: weight, logit, offsets; and weight, 7 lesion channels.
-  voxels = np.zeros((*padded.shape, 5), np.float32)
-  lesions = np.zeros((*cells, 8), np.float32)
-  weight = blend_weight(crop)
-  cell_crop = tuple(n // STEM_STRIDE for n in crop)
-  cell_weight = blend_weight(cell_crop)
-  ran = skipped = 0
-  pending: list[tuple[int, ...]] = []
-
-  def flush() -> None:
-    block = np.full((batch, *crop), AIR_HU, np.int16)
-    for slot, start in enumerate(pending):
-      block[slot] = padded[_box(start, crop)]
-    outputs = forward(block)
-    for slot, start in enumerate(pending):
-      part = voxels[_box(start, crop)]
-      part[..., 0] += weight
-      part[..., 1] += weight * outputs.logits[slot]
-      part[..., 2:] += weight[..., None] * outputs.offsets[slot]
-      cell = tuple(v // STEM_STRIDE for v in start)
-      part = lesions[_box(cell, cell_crop)]
-      part[..., 0] += cell_weight
-      part[..., 1:] += cell_weight[..., None] * outputs.lesions[slot]
-    pending.clear()
-
-  for start in _starts(padded.shape, crop, overlap):
-    if padded[_box(start, crop)].max() < BONE_HU:
-      skipped += 1
-      continue
-    pending.append(start)
-    ran += 1
-    if len(pending) == batch:
-      flush()
-  if pending:
-    flush()
-  inside = tuple(slice(n) for n in image.shape)
-  seen = np.maximum(voxels[inside][..., :1], 1e-6)
-  logit = voxels[inside][..., 1] / seen[..., 0]
-  logit[voxels[inside][..., 0] == 0] = -30.0
-  seen_cells = np.maximum(lesions[..., :1], 1e-6)
-  heat = lesions[..., 1] / seen_cells[..., 0]
-  heat[lesions[..., 0] == 0] = -30.0
-  return Sweep(
-    probability=_sigmoid(logit),
-    offsets=voxels[inside][..., 2:] / seen,
-    lesion_heat=_sigmoid(heat),
-    lesion_box=lesions[..., 2:] / seen_cells,
-    windows=ran,
-    skipped=skipped,
-  )
-
-
-def _starts(shape, crop, overlap) -> Iterator[tuple[int, ...]]:
-  axes = [window_starts(n, c, overlap) for n, c in zip(shape, crop)]
-  return itertools.product(*axes)
+  classes = np.zeros(image.shape, np.uint8)
+  depth, height, width = image.shape
+  for slab in blend(plan_windows(image, crop, overlap), forward, batch):
+    found = slab.maps[0][: max(0, depth - slab.start), :height, :width]
+    rows = slice(slab.start, slab.start + len(found))
+    classes[rows] = found.argmax(axis=-1)
+  return classes
 
 
 def _box(start, size) -> tuple[slice, ...]:
-  return tuple(slice(a, a + n) for a, n in zip(start, size))
-
-
-def _sigmoid(x):
-  return (1 / (1 + np.exp(-np.clip(x, -30, 30)))).astype(np.float32)
+  return tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))

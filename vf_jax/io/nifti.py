@@ -25,6 +25,7 @@ from vf_jax.io.nifti_header import (
 from vf_jax.io.sniff import HEAD_BYTES
 from vf_jax.io.stream import ByteStream, open_bytes
 from vf_jax.io.values import settle, settle_labels
+from vf_jax.scratch import empty, slabs
 from vf_jax.volume import Grid, Source, Volume
 
 MAX_BYTES = 8 << 30
@@ -55,7 +56,7 @@ def read(
 
   Returns:
     The volume in its native axis order, with its `source`. Voxels are in
-    Fortran order, as in the file.
+    Fortran order, as in the file; on the disk if large (`scratch.empty`).
 
   Raises:
     InputError: if the content is damaged, incomplete or ambiguous.
@@ -121,13 +122,16 @@ def _load(
     geometry = read_geometry(header, name, assume_orientation)
     frame = _frame(header, index, name)
     _check_size(header, stream, max_bytes)
-    stored = np.empty(header.frame_bytes // header.dtype.itemsize, header.dtype)
+    stored = empty(header.frame_bytes // header.dtype.itemsize, header.dtype)
     stream.skip(header.offset + frame * header.frame_bytes)
-    stream.read_into(stored.view(np.uint8).data)
+    for part in slabs(stored):
+      stream.read_into(stored[part].view(np.uint8).data)
     stream.skip((header.frames - 1 - frame) * header.frame_bytes)
     stream.finish()
   if not stored.dtype.isnative:
-    stored = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
+    for part in slabs(stored):
+      stored[part].byteswap(inplace=True)
+    stored = stored.view(stored.dtype.newbyteorder("="))
   source = Source(
     path=name,
     format=header.format,
@@ -233,8 +237,9 @@ def write(
   with atomic_write(name) as file:
     with _compressor(file, zipped) as output:
       output.write(header.binaryblock + b"\x00\x00\x00\x00")
-      for layer in range(voxels.shape[2]):
-        output.write(voxels[:, :, layer].astype(dtype).tobytes(order="F"))
+      for part in slabs(voxels):
+        for layer in range(part.start, part.stop):
+          output.write(voxels[:, :, layer].astype(dtype).tobytes(order="F"))
 
 
 @contextlib.contextmanager

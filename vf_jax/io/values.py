@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from jaxtyping import Num
 
 from vf_jax.errors import InputError, warn_input
 from vf_jax.hounsfield import AIR_HU
+from vf_jax.scratch import empty, slabs
 
 MAX_NAN_FRACTION = 0.01
 
-_SLAB = 1 << 20
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
@@ -34,12 +33,6 @@ class Survey:
   low: float
   high: float
   broken: int
-
-
-def _slabs(flat: Num[np.ndarray, " voxels"]) -> Iterator[slice]:
-  """Cuts a flat array so that temporaries stay small."""
-  for start in range(0, flat.size, _SLAB):
-    yield slice(start, min(start + _SLAB, flat.size))
 
 
 def _scaled(slab: np.ndarray, slope: float, intercept: float) -> np.ndarray:
@@ -65,7 +58,7 @@ def survey(
   """
   whole, broken = True, 0
   low, high = np.inf, -np.inf
-  for part in _slabs(flat):
+  for part in slabs(flat):
     values = _scaled(flat[part], slope, intercept)
     if values.dtype.kind == "f":
       finite = np.isfinite(values)
@@ -196,8 +189,8 @@ def convert(
   """
   if slope == 1 and intercept == 0 and flat.dtype == dtype != np.float32:
     return flat
-  result = np.empty(flat.size, dtype)
-  for part in _slabs(flat):
+  result = empty(flat.size, dtype)
+  for part in slabs(flat, result):
     values = _scaled(flat[part], slope, intercept)
     if values.dtype.kind == "f":
       values = np.where(np.isfinite(values), values, AIR_HU)

@@ -28,8 +28,8 @@ from vf_jax.multispine.store import Store
 from vf_jax.parallel.mesh import make_mesh
 from vf_jax.parallel.sharding import state_shardings
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
-from vf_jax.train.checkpoint import Checkpoints
-from vf_jax.train.state import TrainState, init_state
+from vf_jax.train.checkpoint import Checkpoints, load
+from vf_jax.train.state import TrainState, adopt, init_state
 from vf_jax.train.step import jit_train_step, place_batch
 
 
@@ -108,7 +108,7 @@ def _start(
   shardings = state_shardings(mesh, abstract)
   if latest is None:
     init = jax.jit(lambda: init_state(config), out_shardings=shardings)
-    return init(), 0
+    return _adopt(init(), config), 0
   abstract = jax.tree.map(
     lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
     abstract,
@@ -118,6 +118,24 @@ def _start(
   batches.set_state(dict(data_state))
   logging.info("resumed at step %d", latest)
   return state, latest
+
+
+def _adopt(state: TrainState, config: Config) -> TrainState:
+  """Takes the parameters of `train.init`, if it is given."""
+  if not config.train.init:
+    return state
+  state, fresh = adopt(state, load(config.train.init)[1])
+  total = len(jax.tree.leaves(state.params))
+  if len(fresh) == total:
+    raise ConfigError(
+      f"train.init={config.train.init} shares no parameter with the model. "
+      "Fix: name weights of the same decoder and sizes."
+    )
+  logging.info(
+    "%d of %d parameters start from %s; drawn: %s",
+    total - len(fresh), total, config.train.init, ", ".join(fresh) or "none",
+  )  # fmt: skip
+  return state
 
 
 def _write_facts(folder: pathlib.Path, config: Config, store: Store) -> None:

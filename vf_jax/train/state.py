@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -116,3 +117,34 @@ def init_state(config: Config) -> TrainState:
     opt_state=make_optimizer(config).init(params),
     key=root,
   )
+
+
+def adopt(state: TrainState, found: Params) -> tuple[TrainState, list[str]]:
+  """Starts a state from the parameters of another model, as far as they fit.
+
+  Args:
+    state: before the first step.
+    found: nested dict of arrays.
+
+  Returns:
+    The state with every parameter of `found` that has its name and shape, and
+    the names of those that stay as drawn.
+  """
+  known = {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found)
+  }
+  fresh: list[str] = []
+
+  def choose(path, own):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    leaf = known.get(name)
+    if leaf is None or leaf.shape != own.shape:
+      fresh.append(name)
+      return own
+    return jax.device_put(jnp.asarray(leaf, own.dtype), own.sharding)
+
+  params = jax.tree_util.tree_map_with_path(choose, state.params)
+  # NOTE: memory of its own, because the step gives both away.
+  ema = jax.tree.map(jnp.copy, params)
+  return dataclasses.replace(state, params=params, ema=ema), fresh

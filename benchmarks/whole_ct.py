@@ -1,0 +1,175 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""A whole CT through the same UNETR: MONAI's way and ours.
+
+File to file: read, resample to 2 mm, windows of 96^3 with overlap 0.5 and
+Gaussian weights, class of each voxel, back to the native grid, write. Both
+sides have the same weights and the same grid, each in a fresh process, in
+turn; and `fast:S` by `vf-jax predict`, report included. Needs the extra
+`peers`.
+
+    python benchmarks/whole_ct.py --out benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import measuring
+import numpy as np
+import scan_length
+from worker import facts_with_peers
+
+# MONAI gives 192 x 144 x 192 voxels of 2 mm: both place the windows alike.
+# No native voxel lies halfway between two of those.
+SHAPE, SPACING_MM = (497, 372, 395), (0.77, 0.77, 0.97)
+KINDS = ("monai", "ours", "fast")
+_WORKER = str(pathlib.Path(__file__).with_name("whole_ct_worker.py"))
+
+
+def main() -> None:
+  """Measures every side, prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--out", metavar="DIR")
+  parser.add_argument(
+    "--shape", type=int, nargs=3, default=SHAPE, help="of the CT"
+  )
+  options = parser.parse_args()
+  with tempfile.TemporaryDirectory() as folder:
+    found = compare(pathlib.Path(folder), tuple(options.shape), options.rounds)
+  found["facts"] = facts_with_peers()
+  text = render(found)
+  print(text)
+  if options.out:
+    out = pathlib.Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "whole_ct.md").write_text(text + "\n")
+    (out / "whole_ct.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def compare(
+  folder: pathlib.Path, shape: tuple[int, int, int], rounds: int
+) -> dict[str, Any]:
+  """Runs all sides in turn.
+
+  Args:
+    folder: for CT, weights and masks.
+    shape: of the CT.
+    rounds: how often each is run.
+
+  Returns:
+    What each run measured, the ratios, and the Dice of the two masks.
+  """
+  scan_length.make_scan(folder / "ct.nii.gz", shape, SPACING_MM)
+  subprocess.run([sys.executable, _WORKER, "weights", str(folder)], check=True)
+  runs = measuring.interleave(
+    _WORKER, {kind: [kind, str(folder)] for kind in KINDS}, rounds
+  )
+  with np.load(folder / "grid.npz") as file:
+    network_shape = file["shape"].tolist()
+  return {
+    "shape": shape,
+    "network_shape": network_shape,
+    "runs": runs,
+    "dice": agreement(folder),
+    "ratios": {
+      kind: {
+        what: measuring.median(
+          one[what] / other[what]
+          for one, other in zip(runs[kind], runs["monai"], strict=True)
+        )
+        for what in ("seconds", "cpu_seconds", "peak_mib")
+      }
+      for kind in ("ours", "fast")
+    },
+  }
+
+
+def agreement(folder: pathlib.Path) -> dict[str, float]:
+  """Dice of the masks of both sides, and their share of the voxels.
+
+  Args:
+    folder: that holds the masks.
+
+  Returns:
+    Dice of class > 0, and that share of the scan in either mask.
+  """
+  from vf_jax.evaluate.metrics.overlap import dice
+  from vf_jax.io import nifti
+
+  theirs, ours = (
+    nifti.read_labels(folder / f"{kind}.nii.gz") for kind in KINDS[:2]
+  )
+  if not theirs.grid.same_as(ours.grid):
+    raise RuntimeError("the masks are on different grids")
+  return {
+    "dice": dice(ours.voxels > 0, theirs.voxels > 0),
+    "share_monai": float((theirs.voxels > 0).mean()),
+    "share_ours": float((ours.voxels > 0).mean()),
+  }
+
+
+def render(found: dict[str, Any]) -> str:
+  """The table.
+
+  Args:
+    found: what the JSON holds.
+
+  Returns:
+    Markdown.
+  """
+  facts, masks = found["facts"], found["dice"]
+  rows = []
+  for kind, name in (
+    ("monai", "MONAI UNETR"), ("ours", "ours, the same UNETR"),
+    ("fast", "fast:S, untrained, `vf-jax predict`"),
+  ):  # fmt: skip
+    ratio = found["ratios"].get(kind)
+    values = [
+      measuring.median(run[what] for run in found["runs"][kind])
+      for what in ("seconds", "cpu_seconds", "peak_mib")
+    ]
+    rows.append(
+      [name, *(f"{value:.0f}" for value in values)]
+      + [f"{value:.2f}" for value in (ratio or {}).values()]
+      + [""] * (0 if ratio else 3)
+    )
+  shape = " x ".join(map(str, found["shape"]))
+  grid = " x ".join(map(str, found["network_shape"]))
+  return "\n\n".join(
+    [
+      "# A whole CT: MONAI's sliding window and ours",
+      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
+      f"{facts['commit']}, {facts['machine']}, 2 threads, torch "
+      f"{facts['packages'].get('torch')}, monai "
+      f"{facts['packages'].get('monai')}, jax {facts['packages'].get('jax')}. "
+      f"{shape} voxels of {SPACING_MM} mm (the CT of the demo, interpolated, "
+      f"with noise), {grid} voxels of 2 mm, windows of 96^3, overlap "
+      "0.5, Gaussian weights, batch 1, 27 classes. Random weights of one seed "
+      "on both sides; the last layer is fitted by least squares to bone above "
+      "200 HU in one window, so that the mask is a mask. From file to file, "
+      "without importing, loading weights and compiling. Medians of "
+      f"{len(found['runs']['monai'])} round(s), each in a fresh process, in "
+      "turn; ratios are of each to MONAI's of its round.",
+      measuring.table(
+        [
+          "", "seconds", "processor s", "peak, MiB", "ratio: seconds",
+          "processor s", "peak",
+        ],
+        rows,
+      ),
+      f"Dice of the masks of MONAI and ours (class above 0, native grid): "
+      f"{masks['dice']:.4f}; they hold {masks['share_monai']:.2%} and "
+      f"{masks['share_ours']:.2%} of the voxels.",
+    ]
+  )  # fmt: skip
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,110 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Arrays on the disk: ordinary to everybody, and gone when let go of."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from vf_jax import scratch
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """A folder for scratch files, used from 1 MiB on."""
+  monkeypatch.setenv(scratch.VARIABLE, str(tmp_path))
+  monkeypatch.setattr(scratch, "ON_DISK", MIB)
+  return tmp_path
+
+
+def resident():
+  """Resident memory of this process, bytes."""
+  pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+  return int(pages) * mmap.PAGESIZE
+
+
+def is_on_disk(array):
+  return isinstance(array.base, mmap.mmap)
+
+
+def test_small_arrays_stay_in_memory_and_large_ones_do_not(folder):
+  small = scratch.empty((64, 64, 64), np.uint8)
+  large = scratch.empty((128, 128, 64), np.uint8)
+  assert not is_on_disk(small)
+  assert is_on_disk(large)
+  for array in (small, large):
+    assert array.flags.f_contiguous
+    assert array.flags.writeable
+    array[...] = 7
+    assert array.sum() == 7 * array.size
+  assert scratch.empty((128, 128, 64), np.int16, "C").flags.c_contiguous
+
+
+def test_no_file_is_ever_seen(folder):
+  array = scratch.empty(2 * MIB, np.uint8)
+  array[:] = 1
+  assert os.listdir(folder) == []
+
+
+def test_released_pages_leave_memory_and_keep_their_values(folder):
+  array = scratch.empty((1024, 1024, 64), np.uint8)
+  before = resident()
+  array[...] = np.arange(64, dtype=np.uint8)
+  assert resident() - before > 56 * MIB
+  # A view of a view, as `Volume` and `to_network` make them.
+  scratch.release(array.swapaxes(0, 2)[3:, ::2])
+  assert resident() - before < 8 * MIB
+  np.testing.assert_array_equal(array[5, 5], np.arange(64))
+
+
+def test_slabs_cover_the_last_axis_once_and_release_it(folder):
+  array = scratch.empty((1024, 512, 77), np.int16)
+  other = np.zeros(array.shape, np.uint8)
+  before = resident()
+  seen = np.zeros(77, int)
+  for part in scratch.slabs(other, array):
+    seen[part] += 1
+    array[..., part] = part.start
+    assert (part.stop - part.start) * 2 * 1024 * 512 <= 2 * MIB
+    assert resident() - before < 16 * MIB
+  assert (seen == 1).all()
+  assert array[0, 0, 76] == 76
+  assert list(scratch.slabs(np.zeros((3, 0)))) == []
+
+
+def test_arrays_of_others_are_left_alone(folder, tmp_path):
+  """A private mapping would lose what was written to it."""
+  path = tmp_path / "own"
+  path.write_bytes(bytes(2 * MIB))
+  own = np.memmap(path, np.uint8, "c")
+  own[:] = 9
+  scratch.release(own, np.ones(3))
+  assert (own == 9).all()
+
+
+def test_a_folder_that_is_missing_or_full_means_memory(folder, monkeypatch):
+  monkeypatch.setenv(scratch.VARIABLE, str(folder / "missing"))
+  assert not is_on_disk(scratch.empty(2 * MIB, np.uint8))
+  monkeypatch.setenv(scratch.VARIABLE, str(folder))
+
+  def full(*_):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(os, "posix_fallocate", full)
+  array = scratch.empty(2 * MIB, np.uint8)
+  assert not is_on_disk(array)
+  array[:] = 1
+  assert os.listdir(folder) == []
+
+
+def test_systems_that_cannot_reserve_write_zeros(folder, monkeypatch):
+  monkeypatch.delattr(os, "posix_fallocate")
+  array = scratch.empty(3 * MIB + 5, np.uint8)
+  assert is_on_disk(array)
+  assert not array.any()

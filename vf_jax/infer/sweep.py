@@ -1,0 +1,112 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""What VertebraFormer says of a whole CT, in as little memory as it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float16, Float32, Int16
+
+from vf_jax.config import STEM_STRIDE
+from vf_jax.infer.windows import blend, padded_shape, plan_windows
+
+_UNSEEN = -30.0  # logit where no window was run
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WindowOutputs:
+  """What the network says of a batch of windows, as host arrays.
+
+  Attributes:
+    logits: vertebra logits.
+    offsets: to the body centre, voxels.
+    lesions: heat logit, centre offset (cells) and log size (mm) at 1/4
+      resolution, 7 channels.
+  """
+
+  logits: Float32[np.ndarray, "batch depth height width"]
+  offsets: Float32[np.ndarray, "batch depth height width 3"]
+  lesions: Float32[np.ndarray, "batch d h w 7"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sweep:
+  """Blended outputs over the whole grid.
+
+  Attributes:
+    probability: of vertebra.
+    offsets: to the body centre, voxels; of the voxels whose probability is
+      above the threshold only, in the order of `np.argwhere`.
+    lesion_heat: probability of a lesion's centre, at 1/4 resolution.
+    lesion_box: centre offset (cells) and log size (mm), at 1/4 resolution.
+    windows: how many were run.
+    skipped: how many held no bone.
+  """
+
+  probability: Float16[np.ndarray, "depth height width"]
+  offsets: Float32[np.ndarray, "points 3"]
+  lesion_heat: Float32[np.ndarray, "d h w"]
+  lesion_box: Float32[np.ndarray, "d h w 6"]
+  windows: int
+  skipped: int
+
+
+def sweep(
+  image: Int16[np.ndarray, "depth height width"],
+  forward: Callable[[np.ndarray], WindowOutputs],
+  crop: tuple[int, int, int],
+  overlap: float,
+  batch: int,
+  threshold: float,
+) -> Sweep:
+  """Runs the network over a whole CT.
+
+  Args:
+    image: HU on the network's grid.
+    forward: runs exactly `batch` windows.
+    crop: window.
+    overlap: of neighbouring windows.
+    batch: windows per call; the last call is filled up with air.
+    threshold: probability above which the offsets of a voxel are kept.
+
+  Returns:
+    Blended outputs on the grid of `image`.
+  """
+
+  def arrays(block):
+    found = forward(block)
+    return found.logits[..., None], found.offsets, found.lesions
+
+  depth, height, width = image.shape
+  cells = tuple(n // STEM_STRIDE for n in padded_shape(image.shape, crop))
+  probability = np.zeros(image.shape, np.float16)
+  heat = np.zeros(cells, np.float32)
+  box = np.zeros((*cells, 6), np.float32)
+  offsets = [np.zeros((0, 3), np.float32)]
+  windows = plan_windows(image, crop, overlap)
+  for slab in blend(windows, arrays, batch):
+    logits, moves, lesions = slab.maps
+    inside = (slice(max(0, depth - slab.start)), slice(height), slice(width))
+    rows = slice(slab.start, slab.start + len(logits))
+    part = probability[rows]
+    part[...] = _sigmoid(logits[..., 0], slab.seen[0])[inside]
+    offsets.append(moves[inside][part > threshold])
+    first = slab.start // STEM_STRIDE
+    rows = slice(first, first + len(lesions))
+    heat[rows] = _sigmoid(lesions[..., 0], slab.seen[2])
+    box[rows] = lesions[..., 1:]
+  return Sweep(
+    probability=probability,
+    offsets=np.concatenate(offsets),
+    lesion_heat=heat,
+    lesion_box=box,
+    windows=len(windows.starts),
+    skipped=windows.skipped,
+  )
+
+
+def _sigmoid(logits, seen):
+  logits = np.where(seen, np.clip(logits, -30, 30), _UNSEEN)
+  return (1 / (1 + np.exp(-logits))).astype(np.float32)
