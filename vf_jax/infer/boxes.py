@@ -64,7 +64,7 @@ def cut_box(
     box: around it, of `label_boxes`; None if it has no voxel.
 
   Returns:
-    The vertebra, its voxels copied.
+    The vertebra; its HU are a view of those of the CT.
   """
   if box is None:
     box = (slice(0, 1), slice(0, 1), slice(0, 1))
