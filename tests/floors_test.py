@@ -25,7 +25,7 @@ FLOORS = [
   {"multispine", "data"},
   {"train", "infer", "evaluate"},
   {"report"},
-  {"demo", "cli", "cli_data", "cli_evaluate", "__main__"},
+  {"demo", "cli", "cli_data", "cli_evaluate", "cli_predict", "__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
@@ -65,6 +65,7 @@ def test_imports_point_down(path):
     ("jax.shard_map", "parallel"),
     ("nibabel", "io"),
     ("pydicom", "io/dicom"),
+    ("highdicom", "io/dicom_seg.py"),
     ("tensorstore", "multispine/store"),
     ("dask", "multispine/engine.py"),
     ("distributed", "multispine/engine.py"),

@@ -2,9 +2,9 @@
 """`vf-jax <command>`: parses, then calls one library function.
 
 Exit codes: 0 all done; 1 a fault of vf_jax itself; 2 usage or configuration;
-3 an input was refused (named on stderr, nothing written for it, the others
-done); 4 training stopped at a loss that is no number; 130 interrupted (Ctrl-C,
-SIGTERM; nothing half written stays).
+3 an input was refused (named on stderr and in summary.csv, the others done) or
+the results cannot be written; 4 training stopped at a loss that is no number;
+130 interrupted (Ctrl-C, SIGTERM; nothing half written stays).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
-from vf_jax import cli_data, cli_evaluate
+from vf_jax import cli_data, cli_evaluate, cli_predict
 from vf_jax.cli_data import DONE, REFUSED
 
 USAGE, NON_FINITE, _INTERRUPTED = 2, 4, 130
@@ -102,8 +102,9 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     prog="vf-jax",
     description="Vertebra segmentation, numbering and lesion localization in "
     "spinal CT. Not for clinical use.",
-    epilog="Exit codes: 0 done, 2 usage or configuration, 3 an input was "
-    "refused, 4 training stopped at a non-finite loss.",
+    epilog="Exit codes: 0 done, 1 a fault of vf_jax, 2 usage or "
+    "configuration, 3 an input was refused or results cannot be written, 4 "
+    "training stopped at a non-finite loss.",
   )
   parser.add_argument(
     "--version", action="version", version=f"vf-jax {vf_jax.__version__}"
@@ -112,37 +113,13 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     title="commands", metavar="COMMAND", required=True
   )
 
-  predict = commands.add_parser(
-    "predict",
-    help="label the vertebrae of CT scans",
-    description="Writes, for every CT, DIR/<case>/ with mask, body centres, "
-    "lesions, table, report and run.json.",
-  )
-  predict.add_argument("ct", nargs="+", metavar="CT", help=".nii or .nii.gz")
-  predict.add_argument("--out", required=True, metavar="DIR")
-  _add_model_options(predict)
-  predict.add_argument(
-    "--assume-orientation",
-    metavar="CODES",
-    help="axis codes such as LPS, for files that name no orientation",
-  )
-  predict.add_argument(
-    "--index", type=int, metavar="N", help="which volume of a 4D file"
-  )
-  predict.add_argument(
-    "--hu-offset",
-    type=_offset,
-    default=0,
-    metavar="HU",
-    help="added to all voxels, for files without their rescale intercept",
-  )
-  predict.set_defaults(run=_predict)
+  cli_predict.add_command(commands)
 
   demo = commands.add_parser(
     "demo", help="predict the CT that comes with the package"
   )
   demo.add_argument("--out", default="demo_out", metavar="DIR")
-  _add_model_options(demo)
+  cli_predict.add_model_options(demo)
   demo.set_defaults(run=_demo)
 
   cli_data.add_commands(commands)
@@ -187,22 +164,6 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
   export.add_argument("--out", required=True, metavar="WEIGHTS")
   export.set_defaults(run=_export)
   return parser
-
-
-def _offset(text: str) -> int:
-  value = int(text)
-  if abs(value) > 32768:
-    raise argparse.ArgumentTypeError(f"{value} is beyond -32768..32768")
-  return value
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    "--checkpoint",
-    metavar="DIR",
-    help="exported weights or the workdir of a run (default: the weights of "
-    "the package)",
-  )
 
 
 def _parse_train(arguments: list[str]):
@@ -255,47 +216,6 @@ def _parse_train(arguments: list[str]):
     return DONE
 
   return run
-
-
-def _predict(options: argparse.Namespace) -> int:
-  from vf_jax.errors import InputError
-  from vf_jax.infer.cases import (
-    InputOptions,
-    case_name,
-    check_names,
-    predict_file,
-  )
-  from vf_jax.infer.predictor import load
-  from vf_jax.report.page import write_report
-
-  try:
-    check_names(options.ct)
-  except InputError as error:
-    print(f"vf-jax: {error}", file=sys.stderr)
-    return USAGE
-  predictor = load(options.checkpoint)
-  inputs = InputOptions(
-    assume_orientation=options.assume_orientation,
-    index=options.index,
-    hu_offset=options.hu_offset,
-  )
-  code = DONE
-  for path in options.ct:
-    try:
-      result = predict_file(predictor, path, options.out, write_report, inputs)
-    except InputError as error:
-      print(f"vf-jax: {error}", file=sys.stderr)
-      code = REFUSED
-      continue
-    case = case_name(path)
-    found = ", ".join(v.level for v in result.vertebrae) or "no vertebra"
-    print(
-      f"{case}: {found} ({result.run['seconds']['total']:.1f} s) -> "
-      f"{options.out}/{case}/{case}_report.html"
-    )
-    for note in result.warnings:
-      print(f"{case}: warning: {note}", file=sys.stderr)
-  return code
 
 
 def _demo(options: argparse.Namespace) -> int:

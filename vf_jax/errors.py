@@ -33,6 +33,10 @@ class InputError(VfError, ValueError):
     )
 
 
+class OutputError(InputError):
+  """A place that cannot be written: a full disk, a read-only folder."""
+
+
 class NonFiniteLossError(VfError):
   """The training loss became NaN or infinite; names the step and its cases."""
 

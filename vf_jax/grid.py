@@ -205,6 +205,29 @@ class Reorientation:
     return tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
 
 
+def oriented_affine(
+  codes: Sequence[str], spacing: Sequence[float] | Num[np.ndarray, "axes=3"]
+) -> Float64[np.ndarray, "4 4"]:
+  """Makes an affine of axis codes and voxel sizes, nothing oblique.
+
+  Args:
+    codes: direction of each array axis, as 'LPS'.
+    spacing: voxel size along each array axis, mm.
+
+  Returns:
+    Voxel positions to world, mm RAS+; the first voxel is at the origin.
+
+  Raises:
+    InputError: if the codes are not three different directions.
+  """
+  turn = Reorientation.between("RAS", codes)
+  affine = np.zeros((4, 4))
+  affine[3, 3] = 1
+  for column, (row, flip) in enumerate(zip(turn.axes, turn.flips, strict=True)):
+    affine[row, column] = -spacing[column] if flip else spacing[column]
+  return affine
+
+
 def axis_codes(affine: Float64[np.ndarray, "4 4"]) -> tuple[str, str, str]:
   """Names the closest anatomical direction of each array axis.
 

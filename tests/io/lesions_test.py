@@ -87,7 +87,7 @@ def test_blds_faults_are_refused(tmp_path, content, match):
 
 
 FOUND = (
-  LesionRecord((1.25, -2.5, 300.125), (10.0, 11.0, 12.5), 0.875, "T13"),
+  LesionRecord((1.25, -2.5, 300.125), (10.0, 11.0, 12.5), 0.875, "T13", 0.25),
   LesionRecord((0.0, 0.0, 0.0), (5.0, 5.0, 5.0), 0.0, None),
 )
 
@@ -103,6 +103,7 @@ def test_lesions_round_trip(tmp_path):
     "size_mm": [10.0, 11.0, 12.5],
     "score": 0.875,
     "level": "T13",
+    "share_of_vertebra": 0.25,
   }
   assert [p.name for p in tmp_path.iterdir()] == ["case_lesions.json"]
   lesions.write_lesions(path, ())
@@ -116,11 +117,12 @@ def test_any_record_with_the_fields_can_be_written(tmp_path):
     size_mm: tuple[float, float, float] = (4.0, 5.0, 6.0)
     score: float = 1.0
     level: str | None = "l3"
+    share: float | None = 0.5
 
   path = tmp_path / "x_lesions.json"
   lesions.write_lesions(path, [Other()])
   (found,) = lesions.read_lesions(path)
-  assert dataclasses.astuple(found) == ((1, 2, 3), (4, 5, 6), 1.0, "L3")
+  assert dataclasses.astuple(found) == ((1, 2, 3), (4, 5, 6), 1.0, "L3", 0.5)
 
 
 @pytest.mark.parametrize(

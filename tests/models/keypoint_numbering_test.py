@@ -17,6 +17,7 @@ from vf_jax.models.decoders.keypoint_numbering import (
   LevelScores,
   keypoint_features,
   most_right,
+  scan_confidence,
 )
 
 NAMES = [level.name for level in VERTEBRAE]
@@ -130,3 +131,11 @@ def test_features_are_near_one_and_finite_for_a_single_point():
   assert np.isfinite(np.asarray(keypoint_features(lone))).all()
   grad = jax.grad(lambda p: keypoint_features(lone.replace(points=p)).sum())
   assert np.isfinite(np.asarray(grad(lone.points))).all()
+
+
+def test_confidence_of_a_scan_forgives_an_end_but_not_every_body():
+  end = np.array([0.2, 0.9, 0.9, 0.9, 0.9])
+  assert scan_confidence(end) == pytest.approx(0.9)
+  assert scan_confidence(np.full(5, 0.6)) == pytest.approx(0.6)
+  assert scan_confidence(np.array([0.4, 0.8])) == pytest.approx(0.5)
+  assert scan_confidence(np.zeros(0)) == 0.0

@@ -272,6 +272,13 @@ def test_a_changed_byte_in_the_weights_is_refused(exported, tmp_path):
   assert refused >= 3
 
 
+def widen(path):
+  """The configuration of a model of twice the channels."""
+  values = json.loads(path.read_text())
+  values["model"]["channels"] *= 2
+  path.write_text(json.dumps(values))
+
+
 @pytest.mark.parametrize(
   ("damage", "match"),
   [
@@ -280,6 +287,7 @@ def test_a_changed_byte_in_the_weights_is_refused(exported, tmp_path):
     (lambda w: (w / "config.json").write_text("{"), "config or digest"),
     (lambda w: (w / "config.json").write_text("{}"), "config or digest"),
     (lambda w: (w / "config.json").unlink(), "neither a run"),
+    (lambda w: widen(w / "config.json"), "of another model than its"),
     (lambda w: shutil.rmtree(w / "params"), "cannot be read"),
     (lambda w: cut(numbers_of(w / "params")), "cannot be read"),
   ],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -227,7 +228,7 @@ def _bodies_of_pedicles(bodies, vectors, paired, left, right) -> list:
     near = np.argsort(np.abs(bodies[own, 2] - point[2]), kind="stable")[:2]
     return point - vectors[own[near], side].mean(axis=0)
 
-  rows = []
+  rows: list[tuple[Any, Any, list[bool]]] = []
   pairs = _assign(left, right + _WIDTH_MM, _PAIR_MM)
   for i, j in pairs:
     body = (place(left[i], 0) + place(right[j], 1)) / 2

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import glob
 import json
 import os
 import pathlib
@@ -11,20 +14,23 @@ import secrets
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from vf_jax.errors import InputError, InputWarning
+from vf_jax.errors import InputError, InputWarning, OutputError
 from vf_jax.infer.predictor import Predictor
+from vf_jax.infer.request import request_of
 from vf_jax.infer.result import CaseResult
 from vf_jax.io import nifti
 from vf_jax.io.atomic import write_text
 from vf_jax.io.centroids import Centroids, write_centroids
+from vf_jax.io.ct import AS_STORED, InputOptions, case_name, read_ct
+from vf_jax.io.dicom_seg import SegSource, read_source, write_dicom_seg
 from vf_jax.io.lesions import write_lesions
-from vf_jax.io.vertebrae import write_vertebrae_csv
+from vf_jax.io.vertebrae import write_vertebrae_csv, write_vertebrae_json
 from vf_jax.labels import BY_CODE
-from vf_jax.scratch import empty, slabs
 from vf_jax.telemetry import device_facts, run_facts
 from vf_jax.volume import Volume
 
@@ -35,62 +41,15 @@ _SUFFIXES = (
   "_seg-vb_ctd.json",
   "_lesions.json",
   "_vertebrae.csv",
+  "_vertebrae.json",
   "_report.html",
+  "_overview.png",
+  "_seg.dcm",
 )
 _RUN = "run.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class InputOptions:
-  """What a user may say about inputs that do not say it themselves.
-
-  Attributes:
-    assume_orientation: axis codes for files without any, e.g. 'LPS'.
-    index: volume of a 4D file.
-    hu_offset: added to the voxels, for files without their rescale intercept.
-  """
-
-  assume_orientation: str | None = None
-  index: int | None = None
-  hu_offset: int = 0
-
-
-def case_name(path: str | os.PathLike[str]) -> str:
-  """Name of a case: the file name without `_ct` and its suffix.
-
-  Args:
-    path: of the CT.
-
-  Returns:
-    E.g. `sub-verse004` for `sub-verse004_ct.nii.gz`.
-  """
-  name = pathlib.Path(path).name
-  for suffix in (".gz", ".nii"):
-    if name.lower().endswith(suffix):
-      name = name[: -len(suffix)]
-  # Without its dots no name is hidden, or leads out of the folder.
-  return name.removesuffix("_ct").lstrip(".") or "case"
-
-
-def check_names(paths: Sequence[str | os.PathLike[str]]) -> None:
-  """Makes sure that no two inputs would write the same folder.
-
-  Args:
-    paths: of all CTs.
-
-  Raises:
-    InputError: naming the two.
-  """
-  seen: dict[str, str] = {}
-  for path in paths:
-    name = case_name(path)
-    if name in seen:
-      raise InputError(
-        path,
-        f"gives the case name '{name}', as {seen[name]} does.",
-        "rename one, or predict them into different --out folders.",
-      )
-    seen[name] = os.fspath(path)
+_PART, _OLD = ".part", ".old"
+_STALE_SECONDS = 24 * 3600.0
+_TRIES = 20
 
 
 def predict_file(
@@ -98,7 +57,12 @@ def predict_file(
   path: str | os.PathLike[str],
   out: str | os.PathLike[str],
   write_report: WriteReport,
-  options: InputOptions = InputOptions(),
+  options: InputOptions = AS_STORED,
+  *,
+  case: str | None = None,
+  volume: Volume | None = None,
+  request: Mapping[str, Any] | None = None,
+  dicom_seg: bool = False,
 ) -> CaseResult:
   """Predicts one CT and writes its folder, which appears when complete.
 
@@ -108,57 +72,85 @@ def predict_file(
     out: folder of all cases, made if missing.
     write_report: writes the page of a case.
     options: what the file does not say itself.
+    case: its name; that of the file if None.
+    volume: the CT, if it has been read already.
+    request: of `request_of`, if it was taken before the CT was read.
+    dicom_seg: also write a DICOM SEG, if the CT is DICOM.
 
   Returns:
     The result.
 
   Raises:
-    InputError: if the CT is refused or the folder cannot be written.
+    InputError: if the CT is refused; `OutputError` if the folder cannot be
+      written.
   """
   began = time.monotonic()
-  case = case_name(path)
-  _check_target(pathlib.Path(out), case)
-  with warnings.catch_warnings():
-    # They are kept in volume.warnings and reach the report from there.
-    warnings.simplefilter("ignore", InputWarning)
-    volume = nifti.read(
-      path, assume_orientation=options.assume_orientation, index=options.index
-    )
-  if options.hu_offset:
-    volume = _shift(volume, options.hu_offset)
+  case = case_name(path) if case is None else case
+  check_target(pathlib.Path(out), case)
+  if request is None:
+    request = request_of(predictor, path, options, dicom_seg)
+  if volume is None:
+    with warnings.catch_warnings():
+      # They are kept in volume.warnings and reach the report from there.
+      warnings.simplefilter("ignore", InputWarning)
+      volume = read_ct(path, options)
+  source = _seg_source(path, volume, options.series) if dicom_seg else None
   try:
     result = predictor(volume, case, run_facts() | device_facts())
   except InputError as error:
     raise InputError(path, error.fault, error.fix) from error
+  notes = list(result.warnings)
+  if dicom_seg and source is None:
+    notes.append("No DICOM SEG was written: the CT is no DICOM.")
+  elif source is not None and not result.vertebrae:
+    source = None
+    notes.append("No DICOM SEG was written: it cannot be empty.")
+  elif source is not None:
+    notes += source.notes
+  result = dataclasses.replace(result, warnings=tuple(notes))
   run = dict(result.run)
   run["input"] = os.fspath(path)
+  run["request"] = dict(request)
   run["warnings"] = list(result.warnings)
   run["seconds"] = {
     **run["seconds"],
     "total": round(time.monotonic() - began, 3),
   }
+  run["found"] = {
+    "levels": [v.level for v in result.vertebrae],
+    "least_confidence": min(
+      (round(v.confidence, 4) for v in result.vertebrae), default=None
+    ),
+    "lesions": len(result.lesions),
+  }
   run["state"] = "done"
   result = dataclasses.replace(result, run=run)
-  _write_case(pathlib.Path(out), volume, result, write_report)
+  _write_case(pathlib.Path(out), volume, result, write_report, source)
   return result
 
 
-def _shift(volume: Volume, offset: int) -> Volume:
-  """Adds HU to all voxels; what int16 cannot hold saturates."""
-  limits = np.iinfo(np.int16)
-  shifted = empty(volume.voxels.shape, np.int16)
-  for part in slabs(shifted, volume.voxels):
-    wide = np.clip(np.rint(volume.voxels[..., part]), -(10**6), 10**6)
-    wide = wide.astype(np.int32) + offset
-    shifted[..., part] = np.clip(wide, limits.min, limits.max)
-  return dataclasses.replace(volume, voxels=shifted)
+def _seg_source(
+  path: str | os.PathLike[str], volume: Volume, series: str | None
+) -> SegSource | None:
+  """The series to write a DICOM SEG for; None if the CT is no DICOM."""
+  if volume.source is None or volume.source.format != "dicom":
+    return None
+  return read_source(path, series)
 
 
-def _check_target(out: pathlib.Path, case: str) -> None:
+def check_target(out: pathlib.Path, case: str) -> None:
   """Refuses, before the work, a place that must not or cannot be written.
 
   NOTE: the folder of a case is replaced as a whole. A CT that lies in a folder
   of its own name (BIDS) would be lost with --out on the folder above.
+
+  Args:
+    out: folder of all cases.
+    case: name of the case.
+
+  Raises:
+    InputError: if something is in the way; `OutputError` if nothing at all can
+      be written there.
   """
   target = out / case
   if target.is_symlink() or (target.exists() and not target.is_dir()):
@@ -178,33 +170,42 @@ def _check_target(out: pathlib.Path, case: str) -> None:
   while not above.exists() and above != above.parent:
     above = above.parent
   if not above.is_dir():
-    raise InputError(out, f"{above} is not a folder.", "change --out.")
+    raise OutputError(out, f"{above} is not a folder.", "change --out.")
   if not os.access(above, os.W_OK | os.X_OK):
-    raise InputError(
+    raise OutputError(
       out, f"{above} is not writable.", "change its permissions, or --out."
     )
 
 
 def _write_case(
-  out: pathlib.Path, volume: Volume, result: CaseResult, write_report
+  out: pathlib.Path,
+  volume: Volume,
+  result: CaseResult,
+  write_report: WriteReport,
+  source: SegSource | None,
 ) -> None:
   target = out / result.case
-  part = out / f".{result.case}.{secrets.token_hex(4)}.part"
+  part = out / f".{result.case}.{secrets.token_hex(4)}{_PART}"
   try:
+    _drop_leftovers(out, result.case)
     part.mkdir(parents=True)
-    mask, centroids, lesions, table, report = (
+    mask, centroids, lesions, table, facts, report, _, segmentation = (
       part / f"{result.case}{suffix}" for suffix in _SUFFIXES
     )
     nifti.write(mask, result.mask, like=volume)
     write_centroids(centroids, _centroids(result), volume.grid)
     write_lesions(lesions, result.lesions)
     write_vertebrae_csv(table, result.vertebrae)
+    write_vertebrae_json(facts, result.vertebrae)
     write_report(report, volume, result)
+    if source is not None:
+      checkpoint = str(result.run["checkpoint_sha256"])
+      write_dicom_seg(segmentation, result.mask, source, checkpoint)
     write_text(part / _RUN, json.dumps(dict(result.run), indent=1) + "\n")
-    _check_target(out, result.case)
+    check_target(out, result.case)
     _replace(part, target)
   except OSError as error:
-    raise InputError(
+    raise OutputError(
       target,
       f"cannot be written ({error.strerror}).",
       "check that the folder of --out is writable and the disk not full.",
@@ -213,9 +214,23 @@ def _write_case(
     if not error.source.startswith(os.fspath(part)):
       raise
     # The hidden folder of the moment says nothing to anyone.
-    raise InputError(target, error.fault, error.fix) from error
+    raise OutputError(target, error.fault, error.fix) from error
   finally:
     shutil.rmtree(part, ignore_errors=True)
+
+
+def _drop_leftovers(out: pathlib.Path, case: str) -> None:
+  """Removes what runs that were killed a day ago or more left of a case.
+
+  NOTE: younger ones may belong to another run that is still writing.
+  """
+  for path in out.glob(f".{glob.escape(case)}.????????.*"):
+    with contextlib.suppress(OSError):
+      if (
+        path.suffix in (_PART, _OLD)
+        and time.time() - path.stat().st_mtime > _STALE_SECONDS
+      ):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _centroids(result: CaseResult) -> Centroids:
@@ -231,15 +246,32 @@ def _centroids(result: CaseResult) -> Centroids:
 
 
 def _replace(part: pathlib.Path, target: pathlib.Path) -> None:
-  """Puts a whole folder in the place of an older one, if there is any."""
-  if not target.exists():
-    os.replace(part, target)
-    return
-  old = part.with_suffix(".old")
-  os.replace(target, old)
-  try:
-    os.replace(part, target)
-  except OSError:
-    os.replace(old, target)
-    raise
-  shutil.rmtree(old, ignore_errors=True)
+  """Puts a whole folder in the place of an older one, if there is any.
+
+  Two runs may do so at once: one of the two folders stays, whole.
+  """
+  for _ in range(_TRIES):
+    try:
+      os.replace(part, target)
+      return
+    except OSError as error:
+      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        raise
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_OLD}")
+    with contextlib.suppress(FileNotFoundError):  # the other run was faster
+      os.replace(target, old)
+    try:
+      os.replace(part, target)
+      return
+    except OSError as error:
+      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        with contextlib.suppress(OSError):
+          os.replace(old, target)
+        raise
+    finally:
+      shutil.rmtree(old, ignore_errors=True)
+  raise OutputError(
+    target,
+    "other runs keep writing it.",
+    "let one run write a folder, or give the runs different --shard.",
+  )

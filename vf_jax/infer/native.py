@@ -10,11 +10,17 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 from scipy import ndimage
 
+from vf_jax.infer.boxes import cut_box, label_boxes
 from vf_jax.infer.decode import Instances
+from vf_jax.infer.facts import (
+  compare_neighbours,
+  measure_vertebra,
+  spine_directions,
+)
 from vf_jax.infer.result import Vertebra
 from vf_jax.infer.sweep import Sweep
 from vf_jax.labels import VERTEBRAE
-from vf_jax.scratch import empty, slabs
+from vf_jax.scratch import empty, release, slabs
 from vf_jax.volume import Grid, Volume, from_network, resample
 
 _CHUNK = 1 << 20  # voxels of the network's grid worked on at a time
@@ -155,7 +161,7 @@ def _bounds(inside, margin: int) -> tuple[slice, ...]:
 def measure(
   centres, levels, confidence, mask, grid: Grid, volume: Volume
 ) -> list[Vertebra]:
-  """Measures every vertebra on the native voxels.
+  """Measures every vertebra on the native voxels, box by box.
 
   Args:
     centres: body centres, voxels of `grid` (depth, height, width).
@@ -168,34 +174,16 @@ def measure(
   Returns:
     Vertebrae from head to foot; one without a voxel has volume 0.
   """
-  counts, total = np.zeros(256, np.int64), np.zeros(256)
-  border = np.zeros(256, bool)
-  for part in slabs(mask, volume.voxels):
-    for z in range(part.start, part.stop):  # no wide copies
-      codes = mask[:, :, z]
-      flat = codes.ravel(order="F")
-      counts += np.bincount(flat, minlength=256)
-      total += np.bincount(
-        flat, volume.voxels[:, :, z].ravel(order="F"), minlength=256
-      )
-      sides = (codes[0], codes[-1], codes[:, 0], codes[:, -1])
-      outer = z in (0, mask.shape[2] - 1)
-      border[np.concatenate([flat] if outer else sides)] = True
+  kept = [i for i, index in enumerate(levels) if index >= 0]
+  places = grid.to_world(centres[kept][:, ::-1].astype(float))
+  ways = spine_directions(places)
+  boxes = label_boxes(mask)
   vertebrae = []
-  for centre, index, share in zip(centres, levels, confidence):
-    if index < 0:
-      continue
-    level = VERTEBRAE[index]
-    voxels = int(counts[level.code])
+  for i, place, way in zip(kept, places, ways):
+    level = VERTEBRAE[levels[i]]
+    box = cut_box(mask, volume, level.code, boxes.get(level.code))
+    release(mask, volume.voxels)
     vertebrae.append(
-      Vertebra(
-        level=level.name,
-        code=level.code,
-        centre_mm=triple(grid.to_world(centre[None, ::-1].astype(float))[0]),
-        confidence=float(share),
-        complete=not border[level.code],
-        volume_ml=voxels * volume.grid.voxel_volume_ml,
-        mean_hu=float(total[level.code] / voxels) if voxels else float("nan"),
-      )
+      measure_vertebra(box, level, triple(place), float(confidence[i]), way)
     )
-  return vertebrae
+  return compare_neighbours(vertebrae)

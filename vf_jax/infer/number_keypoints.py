@@ -27,6 +27,7 @@ from vf_jax.models.decoders.keypoint_numbering import (
   KeypointBatch,
   KeypointNumbering,
   number,
+  scan_confidence,
 )
 
 WEIGHTS = pathlib.Path(__file__).parent.parent / "assets" / "numbering"
@@ -57,7 +58,7 @@ class NumberedScan:
   Attributes:
     bodies: from head to foot.
     rejected: points of detected bodies that are none, mm.
-    confidence: mean of the bodies'; 0 if there is none.
+    confidence: lower quartile of the bodies'; 0 if there is none.
     abstained: True if the confidence is so low that a person should decide.
   """
 
@@ -109,8 +110,8 @@ class KeypointNumberer:
         bodies.append(NumberedBody(name, point, shares[i], detected))
       elif detected:
         rejected.append(point)
-    sure = [body.confidence for body in bodies]
-    confidence = float(np.mean(sure)) if sure else 0.0
+    sure = np.array([body.confidence for body in bodies])
+    confidence = scan_confidence(sure)
     return NumberedScan(
       bodies=tuple(bodies),
       rejected=tuple(rejected),

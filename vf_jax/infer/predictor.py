@@ -19,6 +19,8 @@ from jaxtyping import Int16
 from vf_jax.config import STEM_STRIDE, Config
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
+from vf_jax.infer.arrays import as_volume
+from vf_jax.infer.boxes import locate_box
 from vf_jax.infer.decode import (
   LesionBox,
   find_instances,
@@ -26,11 +28,13 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
+from vf_jax.infer.plausibility import doubts
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
 from vf_jax.infer.windows import padded_shape, take_window
-from vf_jax.labels import VERTEBRAE
+from vf_jax.io.ct import AS_STORED, InputOptions
+from vf_jax.labels import BY_CODE
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
@@ -94,21 +98,41 @@ class Predictor:
   digest: str
 
   def __call__(
-    self, volume: Volume, case: str, facts: Mapping[str, Any] | None = None
+    self,
+    ct: Any,
+    case: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    affine: Any = None,
+    spacing: Any = None,
+    orientation: str | None = None,
+    options: InputOptions = AS_STORED,
   ) -> CaseResult:
     """Predicts one CT.
 
     Args:
-      volume: HU on its native grid.
-      case: its name.
+      ct: path of a CT (see `io.ct.read_ct`), a `Volume`, or an array of HU,
+        axes (x, y, z), in any layout and real dtype.
+      case: its name; that of the file if None.
       facts: of the run, kept in the result.
+      affine: of an array; voxel positions to mm, RAS+.
+      spacing: of an array without affine; voxel size along each axis, mm.
+      orientation: axis codes of an array without affine, as 'LPS'.
+      options: for a path; what the file does not say itself.
 
     Returns:
       Vertebrae and lesions, the mask on the native grid.
 
     Raises:
-      InputError: if the values are not Hounsfield units.
+      InputError: if the input is refused or its values are not Hounsfield
+        units.
     """
+    volume, name = as_volume(ct, affine, spacing, orientation, options)
+    return self._predict(volume, case or name, facts)
+
+  def _predict(
+    self, volume: Volume, case: str, facts: Mapping[str, Any] | None
+  ) -> CaseResult:
     began = time.monotonic()
     check = check_hounsfield(volume)
     if check.refused:
@@ -142,9 +166,10 @@ class Predictor:
     )
     vertebrae = measure(centres, levels, confidence, mask, grid, volume)
     vertebrae = _keep_visible(vertebrae, notes)
-    lesions = _place_lesions(boxes, grid, mask, volume.grid)
+    lesions = _place_lesions(boxes, grid, mask, volume.grid, vertebrae)
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
+    notes += doubts(volume, mask, vertebrae)
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
     if unsure:
       notes.append(
@@ -287,21 +312,26 @@ class Predictor:
     return levels, np.asarray(sure, float)[0, :count]
 
 
-def _place_lesions(boxes: list[LesionBox], grid, mask, native) -> list[Lesion]:
+def _place_lesions(
+  boxes: list[LesionBox], grid, mask, native, vertebrae
+) -> list[Lesion]:
   """Boxes inside the scan, in the world, with the level they lie in."""
-  names = {level.code: level.name for level in VERTEBRAE}
+  volumes = {v.code: v.volume_ml for v in vertebrae}
   lesions = []
   for box in boxes:
-    centre = grid.to_world(np.array([box.centre[::-1]]))[0]
-    place = np.round(native.to_voxel(centre[None])[0]).astype(int)
+    centre = triple(grid.to_world(np.array([box.centre[::-1]]))[0])
+    place = np.round(native.to_voxel(np.array([centre]))[0])
     if (place < 0).any() or (place >= native.shape).any():
       continue
+    size = triple(box.size_mm[::-1])
+    home = locate_box(mask, native, volumes, centre, size)
     lesions.append(
       Lesion(
-        centre_mm=triple(centre),
-        size_mm=triple(box.size_mm[::-1]),
+        centre_mm=centre,
+        size_mm=size,
         score=box.score,
-        level=names.get(int(mask[tuple(place)])),
+        level=BY_CODE[home[0]].name if home else None,
+        share=home[1] if home else None,
       )
     )
   return lesions

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from vf_jax.io.dicom_headers import (
   Frame,
   Header,
   Passed,
+  import_pydicom,
   read_headers,
 )
 from vf_jax.io.dicom_pixels import (
@@ -41,7 +44,7 @@ from vf_jax.io.values import settle
 from vf_jax.scratch import empty, release
 from vf_jax.volume import Source, Volume
 
-__all__ = ["SeriesInfo", "list_series", "read", "read_facts"]
+__all__ = ["SeriesInfo", "list_series", "read", "read_facts", "source_slices"]
 
 
 def read(
@@ -150,6 +153,42 @@ def read_facts(
   with open_files(name, max_bytes) as files:
     stacks, _ = _stacks(files, name)
     return dict(choose(stacks, series, name).slices[0][0].facts)
+
+
+def source_slices(
+  path: str | os.PathLike[str],
+  series: str | None = None,
+  *,
+  max_bytes: int = MAX_BYTES,
+) -> list[tuple[Any, int]]:
+  """Reads the whole headers of a series, for objects derived from it.
+
+  Args:
+    path: as `read`.
+    series: as `read`.
+    max_bytes: as `read`.
+
+  Returns:
+    For every slice of the volume, in its order, the pydicom dataset of its file
+    without pixels, and the index of its frame. These hold the patient's name.
+
+  Raises:
+    InputError: as `read`.
+  """
+  name = os.fspath(path)
+  pydicom = import_pydicom(name)
+  with open_files(name, max_bytes) as files:
+    stacks, _ = _stacks(files, name)
+    slices, _, _ = arrange(choose(stacks, series, name), name)
+    datasets: dict[int, Any] = {}
+    for header, _ in slices:
+      if header.number not in datasets:
+        with files.open(header.number) as file, warnings.catch_warnings():
+          warnings.simplefilter("ignore")
+          datasets[header.number] = pydicom.dcmread(
+            file, stop_before_pixels=True, force=True
+          )
+  return [(datasets[header.number], frame.index) for header, frame in slices]
 
 
 def _stacks(files: Files, name: str) -> tuple[list[Stack], Passed]:

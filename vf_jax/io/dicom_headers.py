@@ -19,7 +19,7 @@ from typing import Any
 
 from vf_jax.errors import InputError
 from vf_jax.io.dicom_files import Files
-from vf_jax.io.sniff import foreign_format
+from vf_jax.io.sniff import foreign_format, is_dicom
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -162,7 +162,7 @@ def read_headers(files: Files, source: str) -> tuple[list[Header], Passed]:
     try:
       with files.open(number) as file:
         head = file.read(1024)
-        if not _is_dicom(head):
+        if not is_dicom(head):
           _check_foreign(head, name)
           passed["no DICOM", ""] += 1
           continue
@@ -188,15 +188,6 @@ def read_headers(files: Files, source: str) -> tuple[list[Header], Passed]:
     else:
       passed[found, series] += 1
   return headers, passed
-
-
-def _is_dicom(head: bytes) -> bool:
-  """The magic number, or the first elements of a file without preamble."""
-  return head[128:132] == b"DICM" or head[:4] in (
-    b"\x08\x00\x00\x00",
-    b"\x08\x00\x05\x00",
-    b"\x08\x00\x08\x00",
-  )
 
 
 def _check_foreign(head: bytes, name: str) -> None:

@@ -62,6 +62,7 @@ class LesionLike(Protocol):
     size_mm: edge lengths along R, A, S, mm.
     score: 0..1.
     level: name of the level it lies in, None outside the spine.
+    share: of that vertebra inside the box, 0..1; None without a level.
   """
 
   @property
@@ -72,6 +73,8 @@ class LesionLike(Protocol):
   def score(self) -> float: ...  # noqa: D102
   @property
   def level(self) -> str | None: ...  # noqa: D102
+  @property
+  def share(self) -> float | None: ...  # noqa: D102
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,7 @@ class LesionRecord:
   size_mm: Triple
   score: float
   level: str | None
+  share: float | None = None
 
 
 def read_blds(
@@ -139,15 +143,16 @@ def write_lesions(
 
   The header states frame and units, so that the file can be read without this
   program: `{"format", "version", "frame", "units", "lesions": [{"centre_mm",
-  "size_mm", "score", "level"}]}`. Millimetres keep three decimals.
+  "size_mm", "score", "level", "share_of_vertebra"}]}`. Millimetres keep three
+  decimals.
 
   Args:
     path: the file to write.
-    lesions: any records with these four attributes, written in this order.
+    lesions: any records like `LesionLike`, written in this order.
 
   Raises:
     InputError: if a lesion could not be read back: not finite, no volume, a
-      score outside 0..1 or an unknown level.
+      score or share outside 0..1 or an unknown level.
   """
   rows = []
   for number, lesion in enumerate(lesions):
@@ -156,6 +161,9 @@ def write_lesions(
       "size_mm": [round(float(value), 3) for value in lesion.size_mm],
       "score": round(float(lesion.score), 6),
       "level": lesion.level,
+      "share_of_vertebra": (
+        None if lesion.share is None else round(float(lesion.share), 4)
+      ),
     }
     _parse_lesion(path, f"lesion {number}", row)
     rows.append(row)
@@ -250,7 +258,13 @@ def _parse_lesion(
       fault = f"{where}: level {name!r} is neither a name nor null."
       raise InputError(path, fault, "use a name as 'L3', or null.")
     name = level(name, path).name
-  return LesionRecord(centre, size, float(score), name)
+  share = row.get("share_of_vertebra")  # files written before lack it
+  if share is not None and not (_is_number(share) and 0 <= share <= 1):
+    fault = f"{where}: share_of_vertebra {share!r} is not within 0..1."
+    raise InputError(path, fault, "give the part of the vertebra, or null.")
+  return LesionRecord(
+    centre, size, float(score), name, None if share is None else float(share)
+  )
 
 
 def _parse_triple(

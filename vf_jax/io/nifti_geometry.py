@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from vf_jax.errors import InputError, warn_input
-from vf_jax.grid import Grid, Reorientation, is_singular
+from vf_jax.grid import Grid, is_singular, oriented_affine
 from vf_jax.io.nifti_header import REEXPORT, NiftiHeader
 
 SPACING_RANGE_MM = (0.1, 10.0)
@@ -179,16 +179,11 @@ def _assumed(codes, pixdim, name) -> Float64[np.ndarray, "4 4"]:
       name, f"voxel size {pixdim} (pixdim) has a zero.", REEXPORT
     )
   try:
-    turn = Reorientation.between("RAS", codes)
+    return oriented_affine(codes, pixdim)
   except InputError as error:
     raise InputError(
       name, f"assumed orientation: {error.fault}", _ORIENT
     ) from error
-  affine = np.eye(4)
-  affine[:3, :3] = 0
-  for column, (row, flip) in enumerate(zip(turn.axes, turn.flips, strict=True)):
-    affine[row, column] = -pixdim[column] if flip else pixdim[column]
-  return affine
 
 
 def _compare_forms(fields, affine, pixdim, shape, warn) -> None:

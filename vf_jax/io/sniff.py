@@ -75,3 +75,20 @@ def foreign_format(head: bytes) -> tuple[str, str] | None:
   if text and b"\x00" not in text and text.isascii():
     return "a text file", _DOWNLOAD
   return None
+
+
+def is_dicom(head: bytes) -> bool:
+  """Tells a DICOM file from others.
+
+  Args:
+    head: its first bytes, 132 at least.
+
+  Returns:
+    Whether it has the magic number, or the first elements of a file without
+    preamble.
+  """
+  return head[128:132] == b"DICM" or head[:4] in (
+    b"\x08\x00\x00\x00",
+    b"\x08\x00\x05\x00",
+    b"\x08\x00\x08\x00",
+  )

@@ -1,10 +1,11 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""The table of vertebrae of one case as CSV, one row a vertebra.
+"""The table of vertebrae of one case: CSV, one row a vertebra, and JSON.
 
-For people with a spreadsheet and for evaluation. The first row names the
-columns and their units; numbers have a fixed number of digits, so equal
-results make equal files. A cell is empty where there is no number, such as
-the mean intensity of a vertebra without a voxel.
+The CSV is for people with a spreadsheet and for evaluation. The first row
+names the columns and their units; numbers have a fixed number of digits, so
+equal results make equal files. A cell is empty where there is no number, as for
+the mean intensity of a vertebra without a voxel. `partial` names the columns
+whose number is incomplete; the JSON also says why.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -22,24 +24,47 @@ from vf_jax.errors import InputError
 from vf_jax.io.atomic import write_text
 from vf_jax.labels import level as find_level
 
+_CENTRE = ("centre_r_mm", "centre_a_mm", "centre_s_mm")
+# Number of digits of each column that is a plain number.
+_DIGITS = {
+  "volume_ml": 3,
+  "mean_hu": 1,
+  "core_ml": 3,
+  "core_mean_hu": 1,
+  "core_median_hu": 1,
+  "height_anterior_mm": 2,
+  "height_middle_mm": 2,
+  "height_posterior_mm": 2,
+  "wedge_ratio": 3,
+  "biconcave_ratio": 3,
+  "crush_ratio": 3,
+}
 COLUMNS = (
   "level",
   "code",
   "confidence",
   "complete",
-  "volume_ml",
-  "mean_hu",
-  "centre_r_mm",
-  "centre_a_mm",
-  "centre_s_mm",
+  "partial",
+  *_DIGITS,
+  *_CENTRE,
 )
+_HEADER = {
+  "format": "vf_jax vertebrae",
+  "version": 1,
+  "frame": "world, RAS+",
+  "note": "Not for clinical use.",
+}
 _YES_NO = {"yes": True, "no": False}
 _FIX = "give a file of write_vertebrae_csv, or write it anew."
 
 
 @runtime_checkable
 class VertebraLike(Protocol):
-  """What a row needs to know; `infer.result.Vertebra` is one."""
+  """What a row needs to know; `infer.result.Vertebra` is one.
+
+  Every name of `COLUMNS` from `volume_ml` to `crush_ratio` is an attribute
+  too, a number or NaN; it is written under that name.
+  """
 
   @property
   def level(self) -> str:
@@ -62,26 +87,16 @@ class VertebraLike(Protocol):
     """False if the field of view cuts the vertebra."""
 
   @property
-  def volume_ml(self) -> float:
-    """Volume of the mask, ml."""
-
-  @property
-  def mean_hu(self) -> float:
-    """Mean intensity under the mask, HU."""
+  def partial(self) -> Mapping[str, str]:
+    """Column -> why its number is incomplete or missing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VertebraRow:
   """One row as it was read; a `VertebraLike`.
 
-  Attributes:
-    level: name of the level, e.g. `L3`.
-    code: VerSe code of the level.
-    centre_mm: centre of the vertebral body, mm RAS+.
-    confidence: probability of the level, 0..1.
-    complete: False if the field of view cuts the vertebra.
-    volume_ml: volume of the mask, ml.
-    mean_hu: mean intensity under the mask, HU; NaN if it has no voxel.
+  The fields are those of `infer.result.Vertebra`; a CSV names the partial
+  columns without the reasons, which then are empty.
   """
 
   level: str
@@ -89,8 +104,18 @@ class VertebraRow:
   centre_mm: tuple[float, float, float]
   confidence: float
   complete: bool
+  partial: Mapping[str, str]
   volume_ml: float
   mean_hu: float
+  core_ml: float
+  core_mean_hu: float
+  core_median_hu: float
+  height_anterior_mm: float
+  height_middle_mm: float
+  height_posterior_mm: float
+  wedge_ratio: float
+  biconcave_ratio: float
+  crush_ratio: float
 
 
 def write_vertebrae_csv(
@@ -118,12 +143,47 @@ def write_vertebrae_csv(
         int(vertebra.code),
         _number(vertebra.confidence, 4),
         "yes" if vertebra.complete else "no",
-        _number(vertebra.volume_ml, 3),
-        _number(vertebra.mean_hu, 1),
+        " ".join(name for name in _DIGITS if name in vertebra.partial),
+        *(_number(getattr(vertebra, n), d) for n, d in _DIGITS.items()),
         *(_number(value, 2) for value in vertebra.centre_mm),
       ]
     )
   write_text(path, text.getvalue())
+
+
+def write_vertebrae_json(
+  path: str | os.PathLike[str], vertebrae: Iterable[VertebraLike]
+) -> None:
+  """Writes the same numbers for programs, with the reasons of what is partial.
+
+  `{"format", "version", "frame", "note", "vertebrae": [{"level", "code",
+  "confidence", "complete", "centre_mm", "volume_ml", ..., "partial": {column:
+  reason}}]}`; a number that is missing is null.
+
+  Args:
+    path: the file to write; its folder must exist.
+    vertebrae: in the order of the list.
+
+  Raises:
+    InputError: the file cannot be written.
+
+  Units:
+    In the names: ml, HU, mm RAS+.
+  """
+  rows = [
+    {
+      "level": v.level,
+      "code": int(v.code),
+      "confidence": _rounded(v.confidence, 4),
+      "complete": bool(v.complete),
+      "centre_mm": [_rounded(value, 2) for value in v.centre_mm],
+      **{n: _rounded(getattr(v, n), digits) for n, digits in _DIGITS.items()},
+      "partial": {n: v.partial[n] for n in _DIGITS if n in v.partial},
+    }
+    for v in vertebrae
+  ]
+  content = {**_HEADER, "vertebrae": rows}
+  write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_vertebrae_csv(
@@ -187,6 +247,12 @@ def _parse_row(
       )
     return result
 
+  partial = cells["partial"].split()
+  unknown = sorted(set(partial) - set(_DIGITS))
+  if unknown:
+    raise InputError(
+      path, f"row {number}: partial names no column {unknown[0]!r}.", _FIX
+    )
   confidence = value("confidence")
   if confidence < 0 or confidence > 1:
     raise InputError(
@@ -195,16 +261,17 @@ def _parse_row(
   return VertebraRow(
     level=level.name,
     code=level.code,
-    centre_mm=(
-      value("centre_r_mm"),
-      value("centre_a_mm"),
-      value("centre_s_mm"),
-    ),
+    centre_mm=(value(_CENTRE[0]), value(_CENTRE[1]), value(_CENTRE[2])),
     confidence=confidence,
     complete=_YES_NO[cells["complete"]],
-    volume_ml=value("volume_ml"),
-    mean_hu=value("mean_hu"),
+    partial=dict.fromkeys(partial, ""),
+    **{name: value(name) for name in _DIGITS},
   )
+
+
+def _rounded(value: float, digits: int) -> float | None:
+  """A JSON number; null where there is none."""
+  return round(float(value), digits) + 0.0 if math.isfinite(value) else None
 
 
 def _number(value: float, digits: int) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from vf_jax import labels as label_table
 from vf_jax.errors import InputError, InputWarning, warn_input
 from vf_jax.io import centroids, lesions, nifti
+from vf_jax.io.ct import read_ct
 from vf_jax.io.lesions import LesionBox
 from vf_jax.labels import IGNORE
 from vf_jax.multispine.case import Case, CentroidFile, MaskFile, MaskFiles
@@ -81,7 +82,7 @@ def load(case: Case, digests: Mapping[str, str] | None = None) -> Loaded:
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always", InputWarning)
     digests = file_digests(case) if digests is None else digests
-    image = None if case.image is None else _read_image(case.image)
+    image = None if case.image is None else read_ct(case.image)
     if image is not None and image.source and image.source.format == "dicom":
       case = _with_facts(case)
     stored, codes = _read_mask(case)
@@ -162,18 +163,6 @@ def _companions(path: pathlib.Path) -> list[pathlib.Path]:
 
   voxels = metaimage.data_file(path)
   return [] if voxels is None else [voxels]
-
-
-def _read_image(path: pathlib.Path) -> Volume:
-  if path.suffix.lower() in _METAIMAGE:
-    from vf_jax.io import metaimage
-
-    return metaimage.read(path)
-  if path.is_dir() or path.suffix.lower() in (".dcm", ".zip"):
-    from vf_jax.io import dicom
-
-    return dicom.read(path)
-  return nifti.read(path)
 
 
 def _with_facts(case: Case) -> Case:

@@ -1,8 +1,9 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 """The page of one case: a single HTML file that needs nothing but a browser.
 
-Pictures are inside the file, there is no script, and a content policy forbids
-every request, so the page can be mailed, archived and opened offline.
+Pictures are inside the file and a content policy forbids every request and
+every script but the one that sorts the tables, so the page can be mailed,
+archived and opened offline.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -21,23 +23,34 @@ from vf_jax.report.overlay import (
   paint_levels,
   place_boxes,
   place_names,
+  render_overlay_png,
   text_height,
 )
 from vf_jax.report.png import encode_png
+from vf_jax.report.script import SCRIPT, script_policy
 from vf_jax.report.style import STYLE
-from vf_jax.report.tables import css_colour, lesion_table, vertebra_table
+from vf_jax.report.tables import (
+  confidence_strip,
+  css_colour,
+  lesion_table,
+  vertebra_table,
+)
 from vf_jax.report.views import View, spine_views
 from vf_jax.volume import Volume
 
 # Views taller than this many widths stay side by side on a phone.
 _SLENDER = 3.0
+_OVERVIEW_MM = 2.0
 _NONE = "\N{EN DASH}"
 
 
 def write_report(
   path: str | os.PathLike[str], volume: Volume, result: CaseResult
 ) -> None:
-  """Writes the page of a case; a page that exists is replaced as a whole.
+  """Writes the page of a case and its picture for the index of a folder.
+
+  The picture is `<case>_overview.png` for a page `<case>_report.html`. Files
+  that exist are replaced as a whole.
 
   Args:
     path: the HTML file to write; its folder must exist.
@@ -51,6 +64,11 @@ def write_report(
   page = render_page(volume, result)
   # A case may be named after a file whose name is not valid text.
   write_bytes(path, page.encode("utf-8", errors="replace"))
+  place = pathlib.Path(path)
+  name = place.stem.removesuffix("_report") + "_overview.png"
+  write_bytes(
+    place.with_name(name), render_overlay_png(volume, result, _OVERVIEW_MM)
+  )
 
 
 def render_page(volume: Volume, result: CaseResult) -> str:
@@ -79,16 +97,16 @@ def render_page(volume: Volume, result: CaseResult) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-img-src data:; style-src 'unsafe-inline'">
+img-src data:; style-src 'unsafe-inline'; script-src {script_policy()}">
 <title>{case} {_NONE} spine report</title>
 <style>{STYLE}</style>
 </head>
 <body>
 <header>
 <h1>{case}</h1>
-<p>{_summary(result)}</p>
+<p>{_summary(result)} <strong class="not">Not for clinical use.</strong></p>
 </header>
-{_warnings(result.warnings)}<main>
+{_warnings(result.warnings)}{confidence_strip(result.vertebrae)}<main>
 <section class="pictures" aria-label="Views">
 <input type="checkbox" id="masks" checked><label for="masks">masks</label>
 <input type="checkbox" id="marks" checked><label for="marks">names</label>
@@ -109,7 +127,7 @@ img-src data:; style-src 'unsafe-inline'">
 </details>
 </section>
 </main>
-<footer><p>Not for clinical use.</p></footer>
+<script>{SCRIPT}</script>
 </body>
 </html>
 """

@@ -2,10 +2,11 @@
 """A spine in two pictures: sagittal and coronal, bent to follow the bodies.
 
 A flat slice leaves a scoliotic spine after a few levels. These views sample
-the CT on a curved surface through the body centres instead: the sagittal view
-follows x(z), the coronal view y(z). The surface bends only *across* the
-picture: rows stay z and columns stay y or x, so every point and every box of
-the case has its true place and size in both pictures.
+the CT on a curved surface through the body centres instead (curved planar
+reformation): the sagittal view follows x(z), the coronal view y(z). The
+surface bends only *across* the picture and is unrolled: columns stay y or x,
+rows are equal steps along the curve, so that lengths in the surface are true
+and every body is seen at its full height.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _WINDOW_HU = (-250.0, 900.0)
 _IN_FRONT_MM, _BEHIND_MM, _BESIDE_MM, _ABOVE_MM = 65.0, 85.0, 75.0, 45.0
 _MOST_PIXELS = 2400
 _POINTS = 1 << 14  # sampled at a time
+_SMOOTH_MM = 4.0  # standard deviation of the smoothing along the curve
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,20 +43,21 @@ class View:
     grey: CT through a bone window, row 0 at the head.
     codes: VerSe codes of the mask, 0 elsewhere.
     step_mm: edge of the square pixels.
-    top_mm: S of the centres of row 0.
     left_mm: A (sagittal) or R (coronal) of the centres of column 0; both
       fall towards the right of the picture.
     depth_mm: for each row, where the surface lies on the axis one cannot see:
       R (sagittal) or A (coronal).
+    heights_mm: for each row, the S of the surface; neighbouring rows are
+      `step_mm` apart along the curve.
   """
 
   name: str
   grey: UInt8[np.ndarray, "rows columns"]
   codes: UInt8[np.ndarray, "rows columns"]
   step_mm: float
-  top_mm: float
   left_mm: float
   depth_mm: Float64[np.ndarray, " rows"]
+  heights_mm: Float64[np.ndarray, " rows"]
 
   @property
   def axis(self) -> int:
@@ -75,6 +78,8 @@ class View:
   def place(self, point_mm: Sequence[float]) -> tuple[float, float]:
     """Where in the picture a point is seen.
 
+    A point beside the surface is seen at the nearest place of the curve.
+
     Args:
       point_mm: R, A, S.
 
@@ -87,8 +92,24 @@ class View:
     half = self.step_mm / 2
     return (
       self.left_mm - float(point_mm[self.axis]) + half,
-      self.top_mm - float(point_mm[2]) + half,
+      self._row_of(float(point_mm[1 - self.axis]), float(point_mm[2])) + half,
     )
+
+  def _row_of(self, across_mm: float, height_mm: float) -> float:
+    """Way along the curve from row 0 to the nearest place of a point, mm."""
+    away = np.stack([across_mm - self.depth_mm, height_mm - self.heights_mm])
+    near = int((away**2).sum(axis=0).argmin())
+    first = min(max(near - 1, 0), max(len(self.depth_mm) - 3, 0))
+    last = min(first + 2, len(self.depth_mm) - 1)
+    way = np.array(
+      [
+        self.depth_mm[last] - self.depth_mm[first],
+        self.heights_mm[last] - self.heights_mm[first],
+      ]
+    )
+    length = float(np.linalg.norm(way))
+    along = way / length if length > 0 else np.array([0.0, -1.0])
+    return near * self.step_mm + float(away[:, near] @ along)
 
   def cuts(self, lesion: Lesion) -> bool:
     """Whether the surface passes through the box of a lesion.
@@ -99,8 +120,9 @@ class View:
     Returns:
       False if the box lies before or behind the surface.
     """
-    heights = self.top_mm - self.step_mm * np.arange(len(self.depth_mm))
-    level = np.abs(heights - lesion.centre_mm[2]) <= lesion.size_mm[2] / 2
+    level = (
+      np.abs(self.heights_mm - lesion.centre_mm[2]) <= lesion.size_mm[2] / 2
+    )
     across = 1 - self.axis
     apart = np.abs(self.depth_mm - lesion.centre_mm[across])
     return bool((apart[level] <= lesion.size_mm[across] / 2).any())
@@ -141,16 +163,20 @@ def spine_views(
   if step_mm is None:
     step_mm = min(max(min(grid.spacing), 0.5), 1.0)
   step_mm = max(step_mm, float((high - low).max()) / _MOST_PIXELS)
-  starts = [_pixel_centres(low[i], high[i], step_mm) for i in range(3)]
+  columns = [_pixel_centres(low[i], high[i], step_mm) for i in range(2)]
+  curves = [
+    _curve(spine, axis, low[2], high[2], (low + high)[axis] / 2, step_mm)
+    for axis in (0, 1)
+  ]
+  rows = max(len(curve) for curve in curves)
   sagittal, coronal = (
     _make_view(
       name,
       volume.voxels,
       result.mask,
       grid,
-      rows_mm=starts[2],
-      columns_mm=starts[axis],
-      depth_mm=_curve(spine, 1 - axis, starts[2], (low + high)[1 - axis] / 2),
+      columns_mm=columns[axis],
+      curve_mm=_lengthen(curves[1 - axis], rows, step_mm),
       step_mm=step_mm,
     )
     for name, axis in (("sagittal", 1), ("coronal", 0))
@@ -164,16 +190,15 @@ def _make_view(
   mask: UInt8[np.ndarray, "x y z"],
   grid: Grid,
   *,
-  rows_mm: Float64[np.ndarray, " rows"],
   columns_mm: Float64[np.ndarray, " columns"],
-  depth_mm: Float64[np.ndarray, " rows"],
+  curve_mm: Float64[np.ndarray, "rows 2"],
   step_mm: float,
 ) -> View:
   axis = 1 if name == "sagittal" else 0
-  points = np.empty((len(rows_mm), len(columns_mm), 3))
+  points = np.empty((len(curve_mm), len(columns_mm), 3))
   points[..., axis] = columns_mm
-  points[..., 1 - axis] = depth_mm[:, None]
-  points[..., 2] = rows_mm[:, None]
+  points[..., 1 - axis] = curve_mm[:, :1]
+  points[..., 2] = curve_mm[:, 1:]
   hu, codes = _sample(voxels, mask, grid, points)
   low, high = _WINDOW_HU
   share = (np.nan_to_num(hu, nan=AIR_HU) - low) / (high - low)
@@ -182,9 +207,9 @@ def _make_view(
     grey=np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8),
     codes=codes,
     step_mm=step_mm,
-    top_mm=float(rows_mm[0]),
     left_mm=float(columns_mm[0]),
-    depth_mm=depth_mm,
+    depth_mm=curve_mm[:, 0],
+    heights_mm=curve_mm[:, 1],
   )
 
 
@@ -276,15 +301,45 @@ def _body_centres(
 def _curve(
   spine: Float64[np.ndarray, "vertebrae 3"],
   axis: int,
-  rows_mm: Float64[np.ndarray, " rows"],
+  low_mm: float,
+  high_mm: float,
   fallback_mm: float,
-) -> Float64[np.ndarray, " rows"]:
-  """R or A of the spine at every height, constant beyond its ends, mm."""
+  step_mm: float,
+) -> Float64[np.ndarray, "rows 2"]:
+  """R or A, and S, of the spine at equal steps along its curve, from above."""
+  fine = _pixel_centres(low_mm, high_mm, step_mm / 4)
   if len(spine) < 2:
-    at = spine[0, axis] if len(spine) else fallback_mm
-    return np.full(len(rows_mm), float(at))
-  heights = spine[:, 2]
-  # PCHIP does not overshoot: a missed vertebra cannot throw the surface out
-  # of the spine between its neighbours.
-  smooth = interpolate.PchipInterpolator(heights, spine[:, axis])
-  return smooth(np.clip(rows_mm, heights[0], heights[-1]))
+    across = np.full(
+      len(fine), float(spine[0, axis]) if len(spine) else fallback_mm
+    )
+  else:
+    heights = spine[:, 2]
+    # PCHIP does not overshoot: a missed vertebra cannot throw the surface out
+    # of the spine between its neighbours.
+    smooth = interpolate.PchipInterpolator(heights, spine[:, axis])
+    across = smooth(np.clip(fine, heights[0], heights[-1]))
+    across = ndimage.gaussian_filter1d(
+      across, _SMOOTH_MM / (step_mm / 4), mode="nearest"
+    )
+  # The way along the curve from the upper edge, where its first pixel begins.
+  ways = np.hypot(np.diff(across), np.diff(fine))
+  along = step_mm / 8 + np.concatenate([[0.0], np.cumsum(ways)])
+  total = along[-1] + step_mm / 8
+  count = max(1, int(np.ceil(total / step_mm - 1e-3)))
+  places = (total - count * step_mm) / 2 + step_mm * (np.arange(count) + 0.5)
+  curve = np.stack(
+    [np.interp(places, along, across), np.interp(places, along, fine)], axis=1
+  )
+  # Beyond its ends the curve goes on straight down and up.
+  curve[:, 1] += np.clip(along[0] - places, 0, None)
+  curve[:, 1] -= np.clip(places - along[-1], 0, None)
+  return curve
+
+
+def _lengthen(
+  curve_mm: Float64[np.ndarray, "rows 2"], rows: int, step_mm: float
+) -> Float64[np.ndarray, "more_rows 2"]:
+  """The curve going on straight down, so that both views are equally high."""
+  more = np.repeat(curve_mm[-1:], rows - len(curve_mm), axis=0)
+  more[:, 1] -= step_mm * np.arange(1, len(more) + 1)
+  return np.concatenate([curve_mm, more])

@@ -125,6 +125,9 @@ class Checkpoints:
     self._checkpointer.close()
 
 
+_OTHER_SHAPE = "is not compatible with the stored shape"
+
+
 @contextlib.contextmanager
 def _explained(path):
   """Turns the library's errors about a broken checkpoint into ours."""
@@ -137,6 +140,13 @@ def _explained(path):
     while (deeper := cause.__cause__ or cause.__context__) is not None:
       cause = deeper  # the outer ones speak of the library's own parts
     first = str(cause).strip().splitlines() or [type(cause).__name__]
+    if _OTHER_SHAPE in first[0]:
+      raise InputError(
+        path,
+        "its numbers are of another model than its configuration says "
+        f"({first[0].split('. ')[0]}).",
+        "keep the files of one export, or one run, together.",
+      ) from error
     raise InputError(
       path,
       f"the checkpoint cannot be read ({first[0][:200]}).",
@@ -274,8 +284,8 @@ def _abstract_params(config: Config) -> Params:
 
 
 def _placed(tree: Any) -> Any:
-  """Gives every abstract leaf the first device, so that restoring is safe."""
-  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  """Gives every abstract leaf the first device of this process."""
+  sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=sharding

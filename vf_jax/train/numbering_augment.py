@@ -88,7 +88,8 @@ def _mirror(batch: KeypointBatch, key: Key[Array, ""]) -> KeypointBatch:
   sign = jnp.where(swap, -1.0, 1.0) * jnp.array([1.0, 0.0, 0.0])[None, None]
   sign = sign + jnp.array([0.0, 1.0, 1.0])[None, None]
   pedicles = batch.pedicles * sign[:, :, None]
-  return batch.replace(
+  return dataclasses.replace(
+    batch,
     points=batch.points * sign,
     pedicles=jnp.where(swap[..., None], pedicles[:, :, ::-1], pedicles),
     paired=jnp.where(swap, batch.paired[:, :, ::-1], batch.paired),
@@ -109,7 +110,7 @@ def _bend(
   points += strength.jitter_mm * jax.random.normal(body, points.shape)
   shake = strength.jitter_mm * jax.random.normal(pedicle, pedicles.shape)
   pedicles += shake * batch.paired[..., None]
-  return batch.replace(points=points, pedicles=pedicles)
+  return dataclasses.replace(batch, points=points, pedicles=pedicles)
 
 
 def _turns(angles: Float[Array, "scans 3"]) -> Float[Array, "scans 3 3"]:
@@ -143,7 +144,8 @@ def _detect(
   noise = strength.scores * jax.random.normal(keys[5], batch.scores.shape)
   scores = batch.scores + noise * (batch.scores != 0)
   mute = jax.random.bernoulli(keys[6], strength.no_scores, (shape[0], 1))
-  return batch.replace(
+  return dataclasses.replace(
+    batch,
     points=jnp.where(body[..., None], batch.points + guess, batch.points),
     pedicles=batch.pedicles * paired[..., None],
     paired=paired,
@@ -168,7 +170,7 @@ def _cut(
   inside = order >= first[:, None]
   inside &= order < (first + length)[:, None]
   chosen = jax.random.bernoulli(cut, strength.crop, (scans, 1))
-  return batch.replace(mask=batch.mask & (inside | ~chosen))
+  return dataclasses.replace(batch, mask=batch.mask & (inside | ~chosen))
 
 
 def _sort(batch: KeypointBatch) -> KeypointBatch:
@@ -180,5 +182,7 @@ def _sort(batch: KeypointBatch) -> KeypointBatch:
     index = order.reshape(*order.shape, *[1] * (values.ndim - 2))
     return jnp.take_along_axis(values, index, axis=1)
 
-  batch = batch.replace(targets=jnp.where(batch.mask, batch.targets, -1))
+  batch = dataclasses.replace(
+    batch, targets=jnp.where(batch.mask, batch.targets, -1)
+  )
   return jax.tree.map(take, batch)

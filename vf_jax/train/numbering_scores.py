@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float64, Int64
 from vf_jax.data.candidates import MATCH_MM
 from vf_jax.io.keypoints import Scan
 from vf_jax.labels import VERTEBRAE
+from vf_jax.models.decoders.keypoint_numbering import scan_confidence
 
 _NAMES = [level.name for level in VERTEBRAE]
 _T11, _T12, _T13, _L1, _L6 = (
@@ -96,11 +97,6 @@ def score_scan(
     found=_variants(levels.tolist()),
     hard=_is_hard(scan),
   )
-
-
-def scan_confidence(confidences: np.ndarray) -> float:
-  """Mean confidence of the bodies that were kept; 0 if there are none."""
-  return float(np.mean(confidences)) if len(confidences) else 0.0
 
 
 def identification_rate(scores: Sequence[ScanScore]) -> float:

@@ -161,7 +161,7 @@ class KeypointNumbering(nn.Module):
     count, length = batch.mask.shape
     drop = nn.Dropout(self.dropout, deterministic=not train)
     x = nn.Dense(self.width, name="embed")(keypoint_features(batch))
-    height = batch.points[..., 2]
+    height = jnp.asarray(batch.points[..., 2])
     below = height[:, :, None] - height[:, None, :]
     relation = jnp.concatenate(
       [jnp.clip(below / 100, -4, 4)[..., None], sinusoids(below, 4, 400.0)],
@@ -213,8 +213,24 @@ class KeypointNumbering(nn.Module):
       rejected=nn.Dense(1, name="rejected", bias_init=usual)(x),
       advance=jax.nn.log_softmax(advance),
       rare=self.param("rare", nn.initializers.constant(-4.0), (3,)),
-      mask=batch.mask,
+      mask=jnp.asarray(batch.mask),
     )
+
+
+def scan_confidence(confidences: np.ndarray) -> float:
+  """How sure the numbering of a whole scan is.
+
+  The lower quartile: a few doubtful ends do not matter, but where every level
+  may be one off, many bodies are doubtful. It tells right scans from shifted
+  ones better than the mean or the least of them.
+
+  Args:
+    confidences: of the bodies that were kept.
+
+  Returns:
+    0..1; 0 if there are none.
+  """
+  return float(np.quantile(confidences, 0.25)) if len(confidences) else 0.0
 
 
 def keypoint_features(
@@ -252,7 +268,7 @@ def keypoint_features(
   }
   for k in (1, 2):
     out.append((lean[k] - lean[-k]) * steps[k][1] * steps[-k][1])
-  height = batch.points[..., 2]
+  height = jnp.asarray(batch.points[..., 2])
   top = jnp.where(batch.mask, height, -1e9).max(axis=1, keepdims=True)
   foot = jnp.where(batch.mask, height, 1e9).min(axis=1, keepdims=True)
   for far in ((top - height) * batch.mask, (height - foot) * batch.mask):
@@ -322,4 +338,4 @@ def number(
     return model.apply({"params": params}, batch).shares()
 
   mean = jax.vmap(share)(members).mean(axis=0)
-  return most_right(mean, batch.mask)
+  return most_right(mean, jnp.asarray(batch.mask))

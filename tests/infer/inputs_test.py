@@ -1,0 +1,145 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Which cases files, folders and lists mean."""
+
+from __future__ import annotations
+
+import os
+
+import pydicom
+import pytest
+
+from vf_jax.errors import InputError
+from vf_jax.infer.inputs import find_cases, read_list, take_shard
+
+
+def touch(folder, *names):
+  for name in names:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+
+
+def dicom(path, study):
+  """A file that names an examination and nothing else."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  dataset = pydicom.Dataset()
+  dataset.file_meta = pydicom.dataset.FileMetaDataset()
+  dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+  dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+  dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+  dataset.StudyInstanceUID = study
+  pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+
+
+def names(*paths, **options):
+  return {case.name: str(case.path) for case in find_cases(paths, **options)}
+
+
+def test_files_are_cases_in_their_order_and_once(tmp_path):
+  touch(tmp_path, "b_ct.nii.gz", "a.mha", "c.zip")
+  paths = [tmp_path / name for name in ("b_ct.nii.gz", "a.mha", "c.zip")]
+  again = f"{tmp_path}/./b_ct.nii.gz"
+  assert [c.name for c in find_cases([*paths, again])] == ["b", "a", "c"]
+
+
+def test_a_bids_tree_without_its_masks(tmp_path):
+  touch(
+    tmp_path,
+    "rawdata/sub-2/sub-2_ct.nii.gz",
+    "rawdata/sub-1/sub-1_ct.nii.gz",
+    "derivatives/sub-1/sub-1_seg-vert_msk.nii.gz",
+    "derivatives/sub-1/sub-1_seg-vb_ctd.json",
+    "labelsTr/sub-1.nii.gz",
+    "rawdata/sub-1/sub-1_label.nii",
+    "rawdata/.hidden/x.nii",
+    "README.md",
+  )
+  said = []
+  found = names(tmp_path, say=said.append)
+  assert list(found) == ["sub-1", "sub-2"]
+  (line,) = said
+  assert "3 files passed over as masks" in line
+
+
+def test_equal_file_names_take_the_folders_name(tmp_path):
+  touch(
+    tmp_path, "s01/ct.nii.gz", "s02/ct.nii.gz", "s02/old/ct.nii.gz", "x.nii"
+  )
+  assert list(names(tmp_path)) == ["s01", "s02", "s02_old", "x"]
+
+
+def test_results_of_a_run_are_no_input(tmp_path):
+  touch(tmp_path, "a.nii", "out/a/run.json", "out/a/a.nii", "out/a/a_seg.dcm")
+  assert list(names(tmp_path)) == ["a"]
+
+
+def test_a_dicom_examination_is_one_case_whatever_its_folders(tmp_path):
+  for path in ("A/S1/1", "A/S1/2", "A/S2/1"):
+    dicom(tmp_path / path, "1.1")
+  assert names(tmp_path / "A") == {"A": str(tmp_path / "A")}
+
+
+def test_a_folder_of_dicom_examinations(tmp_path):
+  dicom(tmp_path / "p1/study/S1/1", "1.1")
+  dicom(tmp_path / "p1/study/S2/1", "1.1")
+  dicom(tmp_path / "p2/DICOM/1", "1.2")
+  touch(tmp_path, "p2/DICOM/notes.txt", "p3.nii.gz")
+  assert names(tmp_path) == {
+    "p1": str(tmp_path / "p1"),
+    "p2": str(tmp_path / "p2"),
+    "p3": str(tmp_path / "p3.nii.gz"),
+  }
+  assert list(names(tmp_path, one_each=True)) == [tmp_path.name]
+
+
+def test_examinations_in_one_folder_are_told_apart_by_series(tmp_path):
+  dicom(tmp_path / "top/1", "1.1")
+  dicom(tmp_path / "top/below/1", "1.2")
+  assert list(names(tmp_path / "top")) == ["top"]
+
+
+def test_links_are_followed_once(tmp_path):
+  touch(tmp_path, "real/a.nii", "in/b.nii")
+  (tmp_path / "in" / "linked").symlink_to(tmp_path / "real")
+  (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+  (tmp_path / "real" / "up").symlink_to(tmp_path)
+  assert list(names(tmp_path / "in")) == ["b", "a"]
+
+
+def test_lists(tmp_path):
+  touch(tmp_path, "scans/ä 1.nii", "-x.nii")
+  text = "\ufeff# mine\n\nscans/ä 1.nii\r\n" + f"{tmp_path / '-x.nii'}\n"
+  (tmp_path / "list.txt").write_text(text, "utf-8")
+  found = read_list(tmp_path / "list.txt")
+  assert list(names(*found)) == ["ä 1", "-x"]
+  (tmp_path / "empty.txt").write_text("# nothing\n")
+  with pytest.raises(InputError, match="lists nothing"):
+    read_list(tmp_path / "empty.txt")
+
+
+def test_what_holds_no_case_or_one_name_twice_is_refused(tmp_path):
+  touch(tmp_path, "masks/a_seg.nii", "a/x_ct.nii.gz", "b/X.nii")
+  with pytest.raises(InputError, match="holds no CT"):
+    find_cases([tmp_path / "masks"])
+  with pytest.raises(InputError, match=r"b/X\.nii: .*'X', as .*a/x_ct\.nii"):
+    find_cases([tmp_path / "a", tmp_path / "b"])
+
+
+def test_shards_take_every_case_once(tmp_path):
+  touch(tmp_path, *(f"{n:02d}.nii" for n in range(11)))
+  cases = find_cases([tmp_path])
+  shares = [take_shard(cases, (number, 3)) for number in (1, 2, 3)]
+  assert sorted(map(len, shares)) == [3, 4, 4]
+  assert sorted(c.name for share in shares for c in share) == [
+    case.name for case in cases
+  ]
+  assert take_shard(cases, (1, 1)) == cases
+  assert take_shard(cases[:1], (2, 2)) == []
+
+
+def test_names_that_are_no_text(tmp_path):
+  path = os.path.join(os.fsencode(tmp_path), b"a\xff.nii")
+  with open(path, "wb") as file:
+    file.write(b"x")
+  (case,) = find_cases([tmp_path])
+  assert os.fsencode(case.path) == path

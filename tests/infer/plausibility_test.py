@@ -1,0 +1,71 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Doubts are told where there is reason, and only there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vf_jax.infer.plausibility import doubts
+from vf_jax.infer.result import Vertebra
+from vf_jax.volume import Volume, reorient
+
+LEVELS = {"T12": 19, "L1": 20, "L2": 21, "L3": 22, "L4": 23}
+
+
+def spine(levels=LEVELS, gap=2.0, forward=True, metal=0):
+  """Boxes with a process behind (or before) them, mm RAS+, head first."""
+  affine = np.diag([2.0, 2.0, gap, 1.0])
+  hu = np.zeros((40, 40, 60), np.int16)
+  mask = np.zeros(hu.shape, np.uint8)
+  hu[10, 10, 10 : 10 + metal] = 3071
+  hu[39, :, 30] = 3071  # far from the spine
+  found = []
+  for number, (level, code) in enumerate(levels.items()):
+    z = 50 - 12 * number
+    body, process = (slice(20, 30), slice(4, 20))
+    if not forward:
+      body, process = (slice(10, 20), slice(20, 36))
+    mask[5:15, body, z : z + 8] = code
+    mask[9:11, process, z : z + 8] = code
+    y = (body.start + body.stop - 1) / 2
+    x, y, z = (affine @ (9.5, y, z + 3.5, 1))[:3].tolist()
+    found.append(Vertebra(level, code, (x, y, z), 0.9, True, 1.0, 100.0))
+  return Volume(hu, affine), mask, found
+
+
+def test_a_sound_scan_raises_no_doubt():
+  assert doubts(*spine()) == []
+
+
+def test_thick_slices_are_told():
+  (note,) = doubts(*spine(gap=5.0))
+  assert note.startswith("Voxels are 5 mm long")
+  assert doubts(*spine(gap=4.9)) == []
+
+
+def test_metal_is_told_from_bone():
+  (note,) = doubts(*spine(metal=30))
+  assert note.startswith("0.2 ml near the spine are as dense as metal")
+  assert doubts(*spine(metal=20)) == []
+
+
+@pytest.mark.parametrize(
+  ("count", "words"), [(1, "One vertebra is"), (2, "Two vertebrae are")]
+)
+def test_few_vertebrae_are_told(count, words):
+  volume, mask, found = spine(dict(list(LEVELS.items())[:count]))
+  (note,) = doubts(volume, mask, found)
+  assert note.startswith(words)
+  assert doubts(volume, mask, []) == []
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])
+def test_arches_in_front_are_told_in_any_axis_order(codes):
+  for forward in (True, False):
+    volume, mask, found = spine(forward=forward)
+    turned = reorient(volume, codes)
+    mask = reorient(Volume(mask, volume.affine), codes).voxels
+    notes = doubts(turned, mask, found)
+    assert bool(notes) != forward
+    assert all("back to front" in note for note in notes)

@@ -1,0 +1,73 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The content of a CT decides how it is read."""
+
+from __future__ import annotations
+
+import zipfile
+
+import dicom_slices
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from vf_jax.errors import InputError, InputWarning
+from vf_jax.io.ct import InputOptions, kind_of, read_ct
+
+
+@pytest.fixture
+def files(tmp_path):
+  """The same numbers in every format, under names that say something else."""
+  series = dicom_slices.place(tmp_path / "series.nii.gz")
+  archive = tmp_path / "archive.nii"
+  with zipfile.ZipFile(archive, "w") as packed:
+    for path in series.iterdir():
+      packed.write(path, path.name)
+  hu = dicom_slices.hounsfield()
+  image = nibabel.Nifti1Image(hu, np.diag([2.0, 2, 2, 1]))
+  nibabel.save(image, tmp_path / "x.nii")
+  (tmp_path / "x.nii").rename(tmp_path / "nifti.dcm")
+  sitk.WriteImage(sitk.GetImageFromArray(hu.T), tmp_path / "meta.mha")
+  (tmp_path / "meta.mha").rename(tmp_path / "meta.nii")
+  return {
+    "dicom": [series, archive],
+    "nifti": [tmp_path / "nifti.dcm"],
+    "metaimage": [tmp_path / "meta.nii"],
+  }
+
+
+def test_names_do_not_matter(files):
+  for kind, paths in files.items():
+    for path in paths:
+      assert kind_of(path) == kind
+      volume = read_ct(path)
+      np.testing.assert_array_equal(volume.voxels, dicom_slices.hounsfield())
+
+
+def test_options_reach_the_reader(files, tmp_path):
+  (series, _), (plain,) = files["dicom"], files["nifti"]
+  with pytest.raises(InputError, match=r"no series '9\.9'"):
+    read_ct(series, InputOptions(series="9.9"))
+  uid = InputOptions(series=dicom_slices.SERIES[-5:])
+  assert read_ct(series, uid).voxels.shape == dicom_slices.hounsfield().shape
+  assert read_ct(plain, uid).source.format == "nifti1"
+  raised = read_ct(series, InputOptions(hu_offset=24)).voxels
+  np.testing.assert_array_equal(raised, dicom_slices.hounsfield() + 24)
+  unnamed = nibabel.Nifti1Image(dicom_slices.hounsfield(), None)
+  unnamed.header["pixdim"][1:4] = 2
+  nibabel.save(unnamed, tmp_path / "unnamed.nii")
+  with pytest.raises(InputError, match="orientation"):
+    read_ct(tmp_path / "unnamed.nii")
+  with pytest.warns(InputWarning, match="LPS assumed"):
+    volume = read_ct(
+      tmp_path / "unnamed.nii", InputOptions(assume_orientation="LPS")
+    )
+  assert volume.axis_codes == ("L", "P", "S")
+
+
+def test_links_to_nothing_and_to_themselves(tmp_path):
+  (tmp_path / "loop.nii").symlink_to(tmp_path / "loop.nii")
+  (tmp_path / "gone.nii").symlink_to(tmp_path / "nowhere.nii")
+  for name in ("loop.nii", "gone.nii", "missing.nii"):
+    with pytest.raises(InputError, match=name):
+      read_ct(tmp_path / name)

@@ -1,0 +1,93 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from page_test import Page
+
+from vf_jax.infer.result import Lesion
+from vf_jax.io.lesions import write_lesions
+from vf_jax.io.vertebrae import write_vertebrae_json
+from vf_jax.report.index import write_index
+from vf_jax.report.page import write_report
+
+
+def write_case(folder, make_case, name, warnings=(), pages=True, **more):
+  place = folder / name
+  place.mkdir(parents=True)
+  ct, result = make_case(case=name, warnings=warnings, **more)
+  if pages:
+    write_report(place / f"{name}_report.html", ct, result)
+  write_vertebrae_json(place / f"{name}_vertebrae.json", result.vertebrae)
+  write_lesions(place / f"{name}_lesions.json", result.lesions)
+  run = {"state": "done", "warnings": list(warnings)}
+  (place / "run.json").write_text(json.dumps(run))
+
+
+def test_cases_with_most_warnings_come_first(make_case, tmp_path):
+  write_case(tmp_path, make_case, "good", pages=False)
+  write_case(tmp_path, make_case, "b&d <1>", ["slices", "<i>tilt</i>"])
+  write_case(tmp_path, make_case, "none", ["empty"], pages=False, levels=0)
+  (tmp_path / ".half.part").mkdir()
+  (tmp_path / ".half.part" / "run.json").write_text("{}")
+  (tmp_path / "notes").mkdir()
+  assert write_index(tmp_path) == tmp_path / "index.html"
+  assert not list(tmp_path.glob(".vf-*"))
+  page = Page((tmp_path / "index.html").read_text())
+  names = [
+    attrs["data-value"] for attrs in page.all("th") if "data-value" in attrs
+  ]
+  assert names == ["b&d <1>", "none", "good"]
+  assert [a["href"] for a in page.all("a")] == [
+    "b%26d%20%3C1%3E/b%26d%20%3C1%3E_report.html"
+  ]
+  (picture,) = page.all("img")
+  assert picture["src"] == "b%26d%20%3C1%3E/b%26d%20%3C1%3E_overview.png"
+  assert "<i>tilt</i>" in page.texts
+  assert "3 cases" in page.texts
+  assert page.texts.count("L1\N{EN DASH}L5") == 2
+  assert "90\N{NO-BREAK SPACE}%" in page.texts
+
+
+def test_facts_are_the_lowest_of_what_is_whole(make_case, tmp_path):
+  _, result = make_case(levels=2)
+  low = dataclasses.replace(
+    result.vertebrae[0],
+    height_anterior_mm=10.0,
+    height_posterior_mm=20.0,
+    partial={"wedge_ratio": "cut"},
+  )
+  other = dataclasses.replace(
+    result.vertebrae[1], height_middle_mm=18.0, height_posterior_mm=20.0
+  )
+  lesions = [Lesion((0.0, 0.0, 0.0), (9.0, 9.0, 9.0), 0.5, None)]
+  write_case(
+    tmp_path,
+    make_case,
+    "a",
+    vertebrae=(low, other),
+    lesions=lesions,
+    pages=False,
+  )
+  write_index(tmp_path)
+  page = Page((tmp_path / "index.html").read_text())
+  assert "0.90" in page.texts
+  assert "0.50" not in page.texts
+
+
+def test_a_damaged_file_is_said_and_stops_nothing(make_case, tmp_path):
+  write_case(tmp_path, make_case, "a", pages=False)
+  (tmp_path / "a" / "a_vertebrae.json").write_text("{")
+  write_index(tmp_path)
+  page = Page((tmp_path / "index.html").read_text())
+  assert "a_vertebrae.json is missing or damaged." in page.texts
+
+
+def test_a_page_of_somebody_else_is_left_alone(make_case, tmp_path):
+  write_case(tmp_path, make_case, "a", pages=False)
+  (tmp_path / "index.html").write_text("mine")
+  assert write_index(tmp_path).name == "vf_jax_index.html"
+  assert (tmp_path / "index.html").read_text() == "mine"
+  (tmp_path / "index.html").unlink()
+  assert {write_index(tmp_path).name for _ in range(2)} == {"index.html"}

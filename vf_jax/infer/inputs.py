@@ -1,0 +1,181 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Which cases the paths mean that people give: files, folders, lists."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from vf_jax.errors import InputError
+from vf_jax.io.ct import case_name
+from vf_jax.io.dicom_studies import examinations, find_study
+from vf_jax.io.text import read_text
+
+Say = Callable[[str], None]
+
+_VOLUME = re.compile(r"\.(nii|nii\.gz|mha|mhd|zip)$", re.IGNORECASE)
+# Names of masks in VerSe, TotalSegmentator, nnU-Net and our own results.
+_MASK = re.compile(
+  r"(^|[_-])(seg|dseg|segmentation|msk|mask|label)s?[._-]", re.IGNORECASE
+)
+_MASK_FOLDERS = {
+  *("derivatives", "labelstr", "labelsts", "labels", "masks"),
+  *("segmentations",),
+}
+_RESULT = "run.json"
+_LIST_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseInput:
+  """One CT to be predicted.
+
+  Attributes:
+    path: a file, or the folder of a DICOM examination.
+    name: of the case, and of its folder in the results.
+  """
+
+  path: pathlib.Path
+  name: str
+
+
+def read_list(path: str | os.PathLike[str]) -> list[pathlib.Path]:
+  """Reads a text file of paths.
+
+  Args:
+    path: one path a line, UTF-8; empty lines and those that begin with # do
+      not count. Relative paths start at the folder of the list.
+
+  Returns:
+    The paths, in order.
+
+  Raises:
+    InputError: if it cannot be read or is empty.
+  """
+  text = read_text(path, "list of paths", _LIST_BYTES, "write one path a line.")
+  lines = [line.strip() for line in text.splitlines()]
+  folder = pathlib.Path(path).parent
+  found = [folder / line for line in lines if line and not line.startswith("#")]
+  if not found:
+    raise InputError(path, "lists nothing.", "write one path a line.")
+  return found
+
+
+def find_cases(
+  paths: Iterable[str | os.PathLike[str]],
+  one_each: bool = False,
+  say: Say = lambda text: None,
+) -> list[CaseInput]:
+  """Finds the cases.
+
+  A folder of DICOM files of one examination is one case. Any other folder is
+  searched: each NIfTI, MetaImage and zip file in it is a case, masks by their
+  name and results of vf_jax excepted, and so is the folder of each DICOM
+  examination. Links to folders are followed, once each.
+
+  Args:
+    paths: files and folders.
+    one_each: take every folder as one case, whatever is in it.
+    say: is told how many files were passed over as masks.
+
+  Returns:
+    The cases without those named twice; the order and the names depend on the
+    paths alone. Where files of one folder have the same name (ct.nii.gz), the
+    folders above are part of the case's name.
+
+  Raises:
+    InputError: if a folder holds no CT or two cases have the same name.
+  """
+  cases: dict[str, CaseInput] = {}
+  for given in paths:
+    path = pathlib.Path(given)
+    found = [CaseInput(path, case_name(path))]
+    if path.is_dir() and not one_each:
+      found = _search(path, say)
+    for case in found:
+      cases.setdefault(os.path.abspath(case.path), case)
+  _check_names(list(cases.values()))
+  return list(cases.values())
+
+
+def _search(top: pathlib.Path, say: Say) -> list[CaseInput]:
+  """The cases below a folder, sorted."""
+  volumes: list[pathlib.Path] = []
+  passed: list[pathlib.Path] = []
+  studies: dict[pathlib.Path, str] = {}
+  for folder, names in _walk(top):
+    masks = folder != top and folder.name.lower() in _MASK_FOLDERS
+    inner = {name for name in names if _VOLUME.search(name)}
+    for name in sorted(inner):
+      kept = passed if masks or _MASK.search(name) else volumes
+      kept.append(folder / name)
+    study = find_study(folder, [n for n in names if n not in inner])
+    if study is not None:
+      studies[folder] = study
+  if passed:
+    say(f"{top}: {len(passed)} files passed over as masks, as {passed[0].name}")
+  folders = examinations(studies, {path.parent for path in volumes}, top)
+  places = sorted([*volumes, *folders])
+  if not places:
+    raise InputError(
+      top,
+      "holds no CT.",
+      "give NIfTI or MetaImage files, DICOM folders or their zip archives.",
+    )
+  plain = [case_name(place) for place in places]
+  counts = collections.Counter(plain)
+  return [
+    CaseInput(place, name if counts[name] == 1 else _long_name(place, top))
+    for place, name in zip(places, plain, strict=True)
+  ]
+
+
+def _long_name(place: pathlib.Path, top: pathlib.Path) -> str:
+  parts = place.relative_to(top).parts
+  return "_".join((*parts[:-1], case_name(place))).removesuffix("_ct")
+
+
+def _walk(top: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
+  """Folders with their files; hidden ones and results are left out."""
+  seen = set()
+  for root, folders, names in os.walk(top, followlinks=True):
+    real = os.path.realpath(root)
+    if real in seen or _RESULT in names:
+      folders.clear()
+      continue
+    seen.add(real)
+    folders[:] = sorted(f for f in folders if not f.startswith("."))
+    yield pathlib.Path(root), sorted(n for n in names if not n.startswith("."))
+
+
+def _check_names(cases: Sequence[CaseInput]) -> None:
+  """Makes sure that no two inputs would write the same folder."""
+  seen: dict[str, CaseInput] = {}
+  for case in cases:
+    other = seen.setdefault(case.name.casefold(), case)
+    if other is not case:
+      raise InputError(
+        case.path,
+        f"gives the case name '{case.name}', as {other.path} does.",
+        "rename one, or predict them into different --out folders.",
+      )
+
+
+def take_shard(
+  cases: Sequence[CaseInput], shard: tuple[int, int]
+) -> list[CaseInput]:
+  """Takes the share of one of several runs; together they take every case.
+
+  Args:
+    cases: of `find_cases`, the same in all runs.
+    shard: number of the run, from 1, and how many there are.
+
+  Returns:
+    Every n-th case, so that a slow stretch of the list is shared.
+  """
+  number, count = shard
+  return list(cases[number - 1 :: count])

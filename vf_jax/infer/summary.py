@@ -1,0 +1,110 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""`summary.csv`: all cases of a folder, made of what the cases say."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from vf_jax.io.atomic import write_bytes
+
+FAILURES = ".failures"
+"""Folder of the cases that were not done, one JSON file each."""
+
+SUMMARY = "summary.csv"
+
+COLUMNS = (
+  *("case", "state", "input", "vertebrae", "levels", "least_confidence"),
+  *("lesions", "seconds", "warnings", "fault", "checkpoint_sha256"),
+)
+_ROUNDS = 5
+
+
+def write_summary(out: str | os.PathLike[str]) -> pathlib.Path:
+  """Writes the table of all cases in a folder, whichever run made them.
+
+  It is made anew from the folders, so that runs which share the cases need
+  not know of each other: the last to end sees them all.
+
+  Args:
+    out: folder of all cases.
+
+  Returns:
+    The file. Its columns are `COLUMNS`; a case has state 'done', 'refused' (its
+    input) or 'failed' (vf_jax).
+
+  Raises:
+    InputError: if it cannot be written.
+  """
+  folder = pathlib.Path(out)
+  path = folder / SUMMARY
+  for _ in range(_ROUNDS):
+    before = _look(folder)
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(_rows(folder))
+    # A path may hold bytes that are no text.
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    if _look(folder) == before:  # no other run ended a case meanwhile
+      break
+  return path
+
+
+def _look(folder: pathlib.Path) -> list[tuple[str, int]]:
+  """Which records there are, and how old."""
+  found = []
+  for record in _records(folder):
+    try:
+      found.append((str(record), record.stat().st_mtime_ns))
+    except OSError:
+      continue
+  return found
+
+
+def _records(folder: pathlib.Path) -> list[pathlib.Path]:
+  cases = [p for p in folder.glob("*/run.json") if p.parent.name[0] != "."]
+  return sorted([*cases, *(folder / FAILURES).glob("*.json")])
+
+
+def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:
+  rows: dict[str, dict[str, Any]] = {}
+  for record in _records(folder):
+    try:
+      content = json.loads(record.read_text("utf-8"))
+      failed = record.parent.name == FAILURES
+      row = _failed(content) if failed else _done(content, record.parent.name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+      continue  # of another program, or gone since
+    rows.setdefault(row["case"], row)
+  return [rows[case] for case in sorted(rows)]
+
+
+def _done(run: Mapping[str, Any], case: str) -> dict[str, Any]:
+  found = run["found"]
+  return {
+    "case": case,
+    "state": run["state"],
+    "input": run["input"],
+    "vertebrae": len(found["levels"]),
+    "levels": " ".join(found["levels"]),
+    "least_confidence": found["least_confidence"],
+    "lesions": found["lesions"],
+    "seconds": run["seconds"]["total"],
+    "warnings": " | ".join(run["warnings"]),
+    "checkpoint_sha256": run["checkpoint_sha256"],
+  }
+
+
+def _failed(record: Mapping[str, Any]) -> dict[str, Any]:
+  return {
+    "case": record["case"],
+    "state": "failed" if record["traceback"] else "refused",
+    "input": record["input"],
+    "fault": f"{record['fault']} {record['fix']}".strip(),
+  }

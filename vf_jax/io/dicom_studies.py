@@ -1,0 +1,84 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Which folders of a tree hold which DICOM examination."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+
+from vf_jax.errors import InputError
+from vf_jax.io.dicom_headers import import_pydicom
+from vf_jax.io.sniff import HEAD_BYTES, is_dicom
+
+_LOOKED_AT = 20  # files of a folder, among which one of a series is DICOM
+
+
+def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
+  """Names the examination that a folder belongs to.
+
+  Args:
+    folder: any folder.
+    names: of its files; the first few are looked at.
+
+  Returns:
+    Study instance UID of its first DICOM file; None if there is no such file.
+
+  Raises:
+    InputError: if there is one and pydicom is not installed.
+  """
+  for name in names[:_LOOKED_AT]:
+    path = folder / name
+    try:
+      with path.open("rb") as file:
+        if not is_dicom(file.read(HEAD_BYTES)):
+          continue
+        pydicom = import_pydicom(os.fspath(path))
+        file.seek(0)
+        with warnings.catch_warnings():
+          warnings.simplefilter("ignore")
+          dataset = pydicom.dcmread(
+            file,
+            stop_before_pixels=True,
+            force=True,
+            specific_tags=["StudyInstanceUID"],
+          )
+        return str(dataset.get("StudyInstanceUID") or "unnamed")
+    except InputError:
+      raise
+    except OSError:
+      continue
+    except Exception:
+      # Damaged: the reader says how when the case is read.
+      return "unnamed"
+  return None
+
+
+def examinations(
+  studies: Mapping[pathlib.Path, str],
+  others: Iterable[pathlib.Path],
+  top: pathlib.Path,
+) -> list[pathlib.Path]:
+  """Finds the folder of each examination: the highest that holds no other.
+
+  Args:
+    studies: folders that hold DICOM files -> their examination.
+    others: folders that hold other cases.
+    top: the folder that was searched.
+
+  Returns:
+    One folder for each examination, sorted; `top` itself if it holds nothing
+    else, or if several share a folder and have to be told apart by series.
+  """
+  below: dict[pathlib.Path, set[str]] = {}
+  for folder, study in (*studies.items(), *((place, "") for place in others)):
+    for place in (folder, *folder.parents):
+      below.setdefault(place, set()).add(study)
+  found = set()
+  for folder in studies:
+    while folder != top and len(below[folder.parent]) == 1:
+      folder = folder.parent
+    found.add(folder)
+  mixed = any(above in found for one in found for above in one.parents)
+  return [top] if mixed else sorted(found)

@@ -1,0 +1,181 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The page of a folder of cases: `index.html`, one row a case.
+
+It is made from the JSON files that every case leaves behind, so it also shows
+cases of earlier runs, and can be made again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+from vf_jax.io.atomic import write_bytes
+from vf_jax.report.script import SCRIPT, script_policy
+from vf_jax.report.style import INDEX_STYLE, STYLE
+
+_NONE = "\N{EN DASH}"
+_MARK = '<meta name="generator" content="vf-jax index">'
+
+
+def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
+  """Writes the index of a folder of cases; an older one is replaced whole.
+
+  Args:
+    folder: of all cases, as given to `--out`; each case is a sub-folder with
+      its `run.json`. Folders without one, and hidden ones, are left out.
+
+  Returns:
+    Path of the page: `index.html`, or `vf_jax_index.html` where an
+    `index.html` lies that this function did not write.
+
+  Raises:
+    InputError: the page cannot be written.
+  """
+  root = pathlib.Path(folder)
+  cases = [
+    _read_case(path.parent)
+    for path in sorted(root.glob("*/run.json"))
+    if not path.parent.name.startswith(".")
+  ]
+  page = root / "index.html"
+  if page.exists() and _MARK.encode() not in page.read_bytes()[:2000]:
+    page = root / "vf_jax_index.html"  # that one is somebody else's
+  text = _render(sorted(cases, key=lambda c: -len(c["warnings"])))
+  write_bytes(page, text.encode("utf-8", errors="replace"))
+  return page
+
+
+def _read_case(folder: pathlib.Path) -> dict[str, Any]:
+  """What the row of a case needs; a damaged file is a warning in its row."""
+  name = folder.name
+  warnings: list[str] = []
+
+  def read(path: pathlib.Path) -> Mapping[str, Any]:
+    try:
+      content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+      content = None
+    if isinstance(content, dict):
+      return content
+    warnings.append(f"{path.name} is missing or damaged.")
+    return {}
+
+  run = read(folder / "run.json")
+  vertebrae = read(folder / f"{name}_vertebrae.json").get("vertebrae", [])
+  lesions = read(folder / f"{name}_lesions.json").get("lesions", [])
+  noted = run.get("warnings")
+  return {
+    "name": name,
+    "warnings": [*(noted if isinstance(noted, list) else []), *warnings],
+    "vertebrae": [v for v in vertebrae if isinstance(v, dict)],
+    "lesions": len(lesions),
+    "picture": (folder / f"{name}_overview.png").is_file(),
+    "report": (folder / f"{name}_report.html").is_file(),
+  }
+
+
+def _render(cases: Sequence[Mapping[str, Any]]) -> str:
+  rows = "\n".join(_row(case) for case in cases)
+  count = len(cases)
+  checked = sum(bool(case["warnings"]) for case in cases)
+  return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+{_MARK}
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+img-src 'self' file:; style-src 'unsafe-inline'; script-src {script_policy()}">
+<title>{count} cases {_NONE} spine reports</title>
+<style>{STYLE}{INDEX_STYLE}</style>
+</head>
+<body class="index">
+<header>
+<h1>{count} {"case" if count == 1 else "cases"}</h1>
+<p>{checked} with warnings. <strong class="not">Not for clinical use.</strong>\
+</p>
+</header>
+<div class="wide" tabindex="0" role="region" aria-label="Cases">
+<table class="sortable">
+<thead><tr><th scope="col">Case</th><th scope="col" class="n">Warnings</th>\
+<th scope="col">Levels</th><th scope="col" class="n">Least sure</th>\
+<th scope="col" class="n">Cut</th><th scope="col" class="n">Lowest ratio</th>\
+<th scope="col" class="n">Lesions</th></tr></thead>
+<tbody>
+{rows}
+</tbody></table></div>
+<p class="note">Least sure: the lowest confidence of a level. Lowest ratio: of \
+heights of a body that is whole, with its level.</p>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _row(case: Mapping[str, Any]) -> str:
+  name = case["name"]
+  base = f"{quote(name, errors='replace')}/{quote(name, errors='replace')}"
+  title = escape(name)
+  if case["picture"]:
+    picture = (
+      f'<img src="{base}_overview.png" loading="lazy" alt="Spine of {title}">'
+    )
+    title = f"{picture}<span>{title}</span>"
+  if case["report"]:
+    title = f'<a href="{base}_report.html">{title}</a>'
+  notes = "".join(f"<li>{escape(str(text))}</li>" for text in case["warnings"])
+  notes = f"<ul>{notes}</ul>" if notes else ""
+  vertebrae = case["vertebrae"]
+  levels = [str(v.get("level")) for v in vertebrae]
+  ends = list(dict.fromkeys((levels[0], levels[-1]))) if levels else ["none"]
+  sure = min(_numbers(vertebrae, "confidence"), default=(math.nan, ""))
+  ratio = min(
+    (
+      pair
+      for key in ("wedge_ratio", "biconcave_ratio", "crush_ratio")
+      for pair in _numbers(vertebrae, key)
+    ),
+    default=(math.nan, ""),
+  )
+  cut = sum(v.get("complete") is False for v in vertebrae)
+  return (
+    f'<tr><th scope="row" data-value="{escape(name)}">{title}</th>'
+    f'<td class="n" data-value="{len(case["warnings"])}">'
+    f"{len(case['warnings'])}</td>"
+    f'<td class="levels"><b>{escape(_NONE.join(ends))}</b>'
+    f" ({len(levels)}){notes}</td>"
+    + _pair(sure, 100, 0, "\N{NO-BREAK SPACE}%")
+    + f'<td class="n">{cut}</td>'
+    + _pair(ratio, 1, 2, "")
+    + f'<td class="n">{case["lesions"]}</td></tr>'
+  )
+
+
+def _numbers(
+  vertebrae: Sequence[Mapping[str, Any]], key: str
+) -> list[tuple[float, str]]:
+  """The numbers of a column with their levels, without partial ones."""
+  return [
+    (float(v[key]), str(v.get("level")))
+    for v in vertebrae
+    if isinstance(v.get(key), int | float) and key not in v.get("partial", {})
+  ]
+
+
+def _pair(pair: tuple[float, str], scale: int, digits: int, unit: str) -> str:
+  value, level = pair
+  if math.isnan(value):
+    return f'<td class="n" data-value="">{_NONE}</td>'
+  text = f"{scale * value:.{digits}f}{unit}"
+  return (
+    f'<td class="n" data-value="{value:.6g}">{text}'
+    f" <small>{escape(level)}</small></td>"
+  )
