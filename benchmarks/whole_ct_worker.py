@@ -138,7 +138,8 @@ def ours(folder: pathlib.Path):
   from vf_jax.scratch import empty, slabs
   from vf_jax.volume import Grid, resample
 
-  model = Unetr(CLASSES, feature_size=16)
+  # Unrolled blocks are loaded one by one, not stacked: half the memory.
+  model = Unetr(CLASSES, feature_size=16, scan=False)
   with np.load(folder / "weights.npz") as file:
     params = params_from_monai(file, model, (1, *(WINDOW,) * 3, 1))
   params = jax.device_put(params)

@@ -23,7 +23,7 @@ _LARGE = {"decoder_blocks": 2, "remat": "full"}
 SIZES = {
   "S": {
     "dim": 256,
-    "depth": 6,
+    "depth": 4,
     "heads": 4,
     "channels": 64,
     "decoder_blocks": 1,

@@ -27,6 +27,7 @@ from vf_jax.infer.decode import (
   find_lesions,
   suppress,
 )
+from vf_jax.infer.levels import Numbering, decide_levels
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
 from vf_jax.infer.plausibility import doubts
 from vf_jax.infer.programs import keep_programs
@@ -34,7 +35,7 @@ from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
 from vf_jax.infer.windows import padded_shape, take_window
 from vf_jax.io.ct import AS_STORED, InputOptions
-from vf_jax.labels import BY_CODE
+from vf_jax.labels import BY_CODE, VERTEBRAE
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
@@ -159,8 +160,9 @@ class Predictor:
     centres = found.centres
     # What is as large as the scan goes as soon as it can.
     del outputs, found
-    levels, confidence = self._number(image, spacing, centres, notes)
+    numbering = self._number(image, spacing, centres, notes)
     del image
+    levels, confidence = numbering.levels, numbering.confidence
     mask = carry_back(
       region, levels, grid, volume.grid, self.config.predict.threshold
     )
@@ -171,7 +173,11 @@ class Predictor:
       notes.append("No vertebra was found in this scan.")
     notes += doubts(volume, mask, vertebrae)
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
-    if unsure:
+    if numbering.abstained and vertebrae:
+      notes.append(
+        "The numbering of this scan is not sure: every level may be one off."
+      )
+    elif unsure:
       notes.append(
         f"The level of {', '.join(unsure)} is uncertain (confidence below "
         f"{_UNSURE:.0%}); the numbering may be shifted."
@@ -195,6 +201,7 @@ class Predictor:
       lesions=tuple(lesions),
       warnings=tuple(notes),
       run=run,
+      abstained=numbering.abstained,
     )
 
   @functools.cached_property
@@ -243,7 +250,7 @@ class Predictor:
     return run
 
   @functools.cached_property
-  def _chain(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  def _shares(self) -> Callable[..., jax.Array]:
     model = VertebraFormer(self.config.model)
 
     @jax.jit
@@ -251,7 +258,7 @@ class Predictor:
       scores = model.apply(
         {"params": params}, evidence, points_mm, mask, method="number"
       )
-      return scores.decode()
+      return scores.shares()
 
     return run
 
@@ -274,11 +281,13 @@ class Predictor:
       p.threshold,
     )
 
-  def _number(self, image, spacing, centres, notes):
-    """Levels (index into `VERTEBRAE`, -1 = rejected) and confidences."""
+  def _number(self, image, spacing, centres, notes) -> Numbering:
+    """Levels of the bodies at some voxels, from head to foot."""
     count = len(centres)
+    points_mm = centres * self.config.model.spacing_mm
     if not count:
-      return np.zeros(0, int), np.zeros(0)
+      shares = np.zeros((0, len(VERTEBRAE) + 1))
+      return decide_levels(shares, points_mm)
     crop = self.config.model.crop
     batch = self.config.predict.batch
     last = np.subtract(padded_shape(image.shape, crop), crop)
@@ -299,17 +308,19 @@ class Predictor:
     stacked = np.concatenate(evidence)[:count]
     rows = np.zeros((1, slots, stacked.shape[1]), np.float32)
     rows[0, :count] = stacked
-    points_mm = np.zeros((1, slots, 3), np.float32)
-    points_mm[0, :count] = centres * self.config.model.spacing_mm
+    places = np.zeros((1, slots, 3), np.float32)
+    places[0, :count] = points_mm
     mask = np.arange(slots)[None] < count
-    decoded, sure = self._chain(self.params, rows, points_mm, mask)
-    levels = np.asarray(decoded)[0, :count]
-    rejected = int((levels < 0).sum())
+    shares = np.asarray(self._shares(self.params, rows, places, mask))
+    found = decide_levels(
+      shares[0, :count], points_mm, self.config.predict.geometry
+    )
+    rejected = int((found.levels < 0).sum())
     if rejected:
       notes.append(
         f"{rejected} vertebra-like region(s) were rejected by the numbering."
       )
-    return levels, np.asarray(sure, float)[0, :count]
+    return found
 
 
 def _place_lesions(

@@ -115,6 +115,8 @@ class CaseResult:
     lesions: by falling score.
     warnings: sentences for people.
     run: versions, config, checkpoint, timings; JSON types only.
+    abstained: True if every level may be one off, so that a person should
+      decide; also without any vertebra.
   """
 
   case: str
@@ -124,3 +126,4 @@ class CaseResult:
   lesions: tuple[Lesion, ...]
   warnings: tuple[str, ...]
   run: Mapping[str, Any]
+  abstained: bool = False
