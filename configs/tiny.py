@@ -134,7 +134,6 @@ def get_config(variant: str = "") -> ConfigDict:
       "min_distance_mm": 12.0,
       "min_volume_ml": 3.0,
       "lesion_threshold": 0.5,
-      "geometry": True,
     }
   )
   if variant == "own":

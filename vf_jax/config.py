@@ -403,7 +403,6 @@ class PredictConfig:
     min_distance_mm: smallest distance between two body centres.
     min_volume_ml: smaller instances are dropped.
     lesion_threshold: smallest score of a reported lesion.
-    geometry: whether levels rest on the distances of real spines, too.
   """
 
   overlap: float
@@ -413,7 +412,6 @@ class PredictConfig:
   min_distance_mm: float
   min_volume_ml: float
   lesion_threshold: float
-  geometry: bool = True
 
   def __post_init__(self) -> None:
     check_positive(self, "batch", "vote_sigma_mm", "min_distance_mm")

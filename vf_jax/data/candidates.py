@@ -28,8 +28,7 @@ _WIDTH_MM = np.array([28.0, 0.0, 0.0])  # right to left pedicle of a vertebra
 _PAIR_MM = 20.0  # how far a pair may differ from that
 _SAME_MM = 3.0  # two detections nearer than this are one
 _OWN_MM = 8.0  # pedicles of a body that was detected itself
-SCORE_FLOOR = 1e-3
-"""Scores nearer to 0 or 1 say no more."""
+_FLOOR = 1e-3  # scores beyond it say no more
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -192,7 +191,7 @@ def _bodies(
   """Detected bodies and their logits, doubled detections merged."""
   own = keypoints.kinds == BODY
   points, scores = keypoints.points[own], keypoints.scores[own]
-  sure = np.clip(scores, SCORE_FLOOR, 1 - SCORE_FLOOR)
+  sure = np.clip(scores, _FLOOR, 1 - _FLOOR)
   logits = np.nan_to_num(np.log(sure) - np.log1p(-sure))
   best = -logits.max(axis=1, initial=-np.inf)
   order = np.lexsort((points[:, 0], points[:, 1], -points[:, 2], best))

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from vf_jax.data.candidates import MAX_CANDIDATES, find_candidates, pad
 from vf_jax.errors import InputError
@@ -27,7 +26,6 @@ from vf_jax.labels import VERTEBRAE
 from vf_jax.models.decoders.keypoint_numbering import (
   KeypointBatch,
   KeypointNumbering,
-  mean_shares,
   number,
   scan_confidence,
 )
@@ -83,19 +81,6 @@ class KeypointNumberer:
   model: KeypointNumbering
   members: Any
   threshold: float
-
-  def shares(
-    self, batch: KeypointBatch
-  ) -> Float[np.ndarray, "scans points outcomes"]:
-    """Probability of each level and, last, of no vertebra.
-
-    Args:
-      batch: candidates of several scans.
-
-    Returns:
-      The mean over the members.
-    """
-    return np.asarray(_shares(self.model)(self.members, batch))
 
   def __call__(self, points: Any, source: str = "<points>") -> NumberedScan:
     """Numbers one scan.
@@ -199,11 +184,6 @@ def number_keypoints(
 @functools.cache
 def _shipped() -> KeypointNumberer:
   return load_numberer()
-
-
-@functools.lru_cache(maxsize=4)
-def _shares(model: KeypointNumbering):
-  return jax.jit(functools.partial(mean_shares, model))
 
 
 @functools.lru_cache(maxsize=4)

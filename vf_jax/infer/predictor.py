@@ -27,7 +27,6 @@ from vf_jax.infer.decode import (
   find_lesions,
   suppress,
 )
-from vf_jax.infer.levels import Numbering, decide_levels
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
 from vf_jax.infer.plausibility import doubts
 from vf_jax.infer.programs import keep_programs
@@ -35,7 +34,8 @@ from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
 from vf_jax.infer.windows import padded_shape, take_window
 from vf_jax.io.ct import AS_STORED, InputOptions
-from vf_jax.labels import BY_CODE, VERTEBRAE
+from vf_jax.labels import BY_CODE
+from vf_jax.models.decoders.keypoint_numbering import scan_confidence
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
@@ -48,6 +48,8 @@ from vf_jax.volume import (
 )
 
 _UNSURE = 0.5
+# Lower quartile of the bodies' confidences; docs/method.md says how it was set.
+_ABSTAIN_BELOW = 0.75
 _RANGE_HU = (AIR_HU, 3071)  # what the network is shown
 _NO_LESION = -1e4  # a logit that no threshold lets through
 
@@ -160,9 +162,8 @@ class Predictor:
     centres = found.centres
     # What is as large as the scan goes as soon as it can.
     del outputs, found
-    numbering = self._number(image, spacing, centres, notes)
+    levels, confidence = self._number(image, spacing, centres, notes)
     del image
-    levels, confidence = numbering.levels, numbering.confidence
     mask = carry_back(
       region, levels, grid, volume.grid, self.config.predict.threshold
     )
@@ -172,8 +173,9 @@ class Predictor:
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
     notes += doubts(volume, mask, vertebrae)
+    abstained = scan_confidence(confidence[levels >= 0]) < _ABSTAIN_BELOW
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
-    if numbering.abstained and vertebrae:
+    if abstained and vertebrae:
       notes.append(
         "The numbering of this scan is not sure: every level may be one off."
       )
@@ -201,7 +203,7 @@ class Predictor:
       lesions=tuple(lesions),
       warnings=tuple(notes),
       run=run,
-      abstained=numbering.abstained,
+      abstained=abstained,
     )
 
   @functools.cached_property
@@ -250,7 +252,7 @@ class Predictor:
     return run
 
   @functools.cached_property
-  def _shares(self) -> Callable[..., jax.Array]:
+  def _chain(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
     model = VertebraFormer(self.config.model)
 
     @jax.jit
@@ -258,7 +260,7 @@ class Predictor:
       scores = model.apply(
         {"params": params}, evidence, points_mm, mask, method="number"
       )
-      return scores.shares()
+      return scores.decode()
 
     return run
 
@@ -281,13 +283,11 @@ class Predictor:
       p.threshold,
     )
 
-  def _number(self, image, spacing, centres, notes) -> Numbering:
-    """Levels of the bodies at some voxels, from head to foot."""
+  def _number(self, image, spacing, centres, notes):
+    """Levels (index into `VERTEBRAE`, -1 = rejected) and confidences."""
     count = len(centres)
-    points_mm = centres * self.config.model.spacing_mm
     if not count:
-      shares = np.zeros((0, len(VERTEBRAE) + 1))
-      return decide_levels(shares, points_mm)
+      return np.zeros(0, int), np.zeros(0)
     crop = self.config.model.crop
     batch = self.config.predict.batch
     last = np.subtract(padded_shape(image.shape, crop), crop)
@@ -308,19 +308,17 @@ class Predictor:
     stacked = np.concatenate(evidence)[:count]
     rows = np.zeros((1, slots, stacked.shape[1]), np.float32)
     rows[0, :count] = stacked
-    places = np.zeros((1, slots, 3), np.float32)
-    places[0, :count] = points_mm
+    points_mm = np.zeros((1, slots, 3), np.float32)
+    points_mm[0, :count] = centres * self.config.model.spacing_mm
     mask = np.arange(slots)[None] < count
-    shares = np.asarray(self._shares(self.params, rows, places, mask))
-    found = decide_levels(
-      shares[0, :count], points_mm, self.config.predict.geometry
-    )
-    rejected = int((found.levels < 0).sum())
+    decoded, sure = self._chain(self.params, rows, points_mm, mask)
+    levels = np.asarray(decoded)[0, :count]
+    rejected = int((levels < 0).sum())
     if rejected:
       notes.append(
         f"{rejected} vertebra-like region(s) were rejected by the numbering."
       )
-    return found
+    return levels, np.asarray(sure, float)[0, :count]
 
 
 def _place_lesions(

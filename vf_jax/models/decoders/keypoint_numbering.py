@@ -95,7 +95,12 @@ class LevelScores:
 
   def shares(self) -> Float[Array, "scans points outcomes"]:
     """Returns the probability of each level and, last, of no vertebra."""
-    return self.chain().shares()
+    scores = self.chain()
+    share = jax.vmap(chain.marginals)(
+      scores.emissions, scores.transitions, scores.mask
+    )
+    rejected = share[..., _LEVELS:].sum(axis=-1, keepdims=True)
+    return jnp.concatenate([share[..., :_LEVELS], rejected], axis=-1)
 
 
 def most_right(
@@ -315,26 +320,6 @@ def _pedicle_features(batch, down):
   return [part / _NEAR_MM for part in parts]
 
 
-def mean_shares(
-  model: KeypointNumbering, members, batch: KeypointBatch
-) -> Float[Array, "scans points outcomes"]:
-  """Probability of each level and, last, of no vertebra: the members' mean.
-
-  Args:
-    model: the network.
-    members: its parameters, stacked along a first axis.
-    batch: the candidates.
-
-  Returns:
-    The probabilities.
-  """
-
-  def share(params):
-    return model.apply({"params": params}, batch).shares()
-
-  return jax.vmap(share)(members).mean(axis=0)
-
-
 def number(
   model: KeypointNumbering, members, batch: KeypointBatch
 ) -> tuple[Int[Array, "scans points"], Float[Array, "scans points"]]:
@@ -348,5 +333,9 @@ def number(
   Returns:
     Index into `VERTEBRAE`, -1 = no vertebra, and its probability.
   """
-  shares = mean_shares(model, members, batch)
-  return most_right(shares, jnp.asarray(batch.mask))
+
+  def share(params):
+    return model.apply({"params": params}, batch).shares()
+
+  mean = jax.vmap(share)(members).mean(axis=0)
+  return most_right(mean, jnp.asarray(batch.mask))

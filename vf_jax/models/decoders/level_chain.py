@@ -78,14 +78,6 @@ class ChainScores:
     )
     return jnp.where(self.mask.any(axis=1), total - score, 0.0)
 
-  def shares(self) -> Float[Array, "batch points outcomes"]:
-    """Returns the probability of each level and, last, of no vertebra."""
-    share = jax.vmap(chain.marginals)(
-      self.emissions, self.transitions, self.mask
-    )
-    rejected = share[..., _COUNT:].sum(axis=-1, keepdims=True)
-    return jnp.concatenate([share[..., :_COUNT], rejected], axis=-1)
-
   def decode(
     self,
   ) -> tuple[Int[Array, "batch points"], Float[Array, "batch points"]]:
