@@ -30,7 +30,7 @@ _WINDOW_HU = (-250.0, 900.0)
 # and a hand's breadth of what lies around them.
 _IN_FRONT_MM, _BEHIND_MM, _BESIDE_MM, _ABOVE_MM = 65.0, 85.0, 75.0, 45.0
 _MOST_PIXELS = 2400
-_POINTS = 1 << 14  # sampled at a time
+_POINTS = 1 << 11  # sampled at a time: each may touch four pages of the CT
 _SMOOTH_MM = 4.0  # standard deviation of the smoothing along the curve
 
 
