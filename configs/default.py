@@ -1,11 +1,11 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-r"""The weights in the package: synthetic domains, for real CTs.
+r"""The weights in the package, taught further on synthetic domains.
 
-The network of `configs/tiny.py` at 2 mm with every task and the modulation
-unit, on phantoms of eight domains, three expert masks painted anew in every
-crop, the real chest CT (a network's mask) and real lesion patches. The demo CT
-is in none of them. docs/training.md has the whole recipe with its times and
-scores; `launch/default_weights.sh` runs it.
+Starts from `vf_jax/assets/weights` (`configs/tiny.py`) and goes on with
+phantoms of eight domains, three expert masks painted anew in every crop, the
+real chest CT (a network's mask) and real lesion patches. The demo CT is in none
+of them. docs/training.md says what came of it; its weights are not shipped yet.
+`launch/default_weights.sh FOLDER` runs all of it:
 
     vf-jax phantom --out PHANTOMS --cases 48 --seed 1
     vf-jax prepare PHANTOMS/verse PHANTOMS/ctspine1k PHANTOMS/spineweb \
@@ -25,6 +25,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
+_ROOT = pathlib.Path(__file__).parent.parent
 PHANTOMS = (
   "colonog", "msd-liver", "covid19", "hnscc", "cohort", "spineweb2",
   "spineweb3", "verse",
@@ -52,7 +53,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.modulation = "none"
   config.data.weights = tuple(shares.items())
   config.optim.update(learning_rate=5e-4, warmup_steps=100)
-  config.train.update(steps=2000, log_every=25, checkpoint_every=100)
+  config.train.update(
+    steps=2000,
+    log_every=25,
+    checkpoint_every=100,
+    init=str(_ROOT / "vf_jax" / "assets" / "weights"),
+  )
   return config
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the weights of the package from nothing but this repository and a seed:
-# phantoms, store, training (hours on two cores; killed or stopped, the same
-# command goes on), export. The recipe is configs/default.py.
+# Teaches the weights of the package further, from nothing but this repository and
+# a seed: phantoms, store, training (an hour on two cores; killed or stopped, the
+# same command goes on), export. The recipe is configs/default.py.
 #
 #     launch/default_weights.sh FOLDER
 set -euo pipefail
