@@ -291,7 +291,7 @@ def test_from_files_to_a_report_through_every_command(tmp_path):
   assert "Traceback" not in done.stderr
   folder = tmp_path / "out" / "sä b"
   assert sorted(os.listdir(tmp_path / "out")) == [
-    ".failures", "summary.csv", "sä b"
+    ".failures", "index.html", "summary.csv", "sä b"
   ]  # fmt: skip
   run = json.loads((folder / "run.json").read_text())
   assert run["checkpoint_sha256"] == digest
