@@ -219,6 +219,25 @@ def test_rejected_and_unsure_vertebrae_are_told(oracle, make_ct, monkeypatch):
   )
 
 
+@pytest.mark.parametrize(("doubted", "abstains"), [(1, False), (3, True)])
+def test_a_scan_abstains_if_more_than_its_ends_are_doubtful(
+  oracle, make_ct, monkeypatch, doubted, abstains
+):
+  chain = type(oracle)._chain
+
+  def doubtful(self, *args):
+    levels, sure = chain(self, *args)
+    sure[0, :doubted] = 0.6
+    return levels, sure
+
+  monkeypatch.setattr(type(oracle), "_chain", doubtful)
+  result = oracle(make_ct()[0], "case")
+  assert len(result.vertebrae) == 5
+  assert result.abstained is abstains
+  told = any("every level may be one off" in note for note in result.warnings)
+  assert told is abstains
+
+
 def test_faults_of_the_file_are_kept_in_the_result(oracle, make_ct):
   volume, _ = make_ct()
 

@@ -122,6 +122,7 @@ def predict_file(
       (round(v.confidence, 4) for v in result.vertebrae), default=None
     ),
     "lesions": len(result.lesions),
+    "abstained": result.abstained,
   }
   run["state"] = "done"
   result = dataclasses.replace(result, run=run)
