@@ -17,7 +17,7 @@ import pytest
 from vf_jax import cli
 from vf_jax.errors import InputError
 from vf_jax.evaluate.metrics.overlap import dice
-from vf_jax.infer.cases import predict_file
+from vf_jax.infer.cases import check_target, predict_file
 from vf_jax.infer.predictor import Predictor
 from vf_jax.io.centroids import read_centroids
 from vf_jax.io.ct import InputOptions, case_name
@@ -537,3 +537,15 @@ def test_every_code_in_a_mask_is_a_level(written):
   )
   assert set(codes.tolist()) - {0} <= set(BY_CODE)
   assert len(codes) == 6
+
+
+def test_a_folder_that_another_run_takes_away_is_no_fault(
+  tmp_path, monkeypatch
+):
+  (tmp_path / "case").mkdir()
+
+  def gone(path):
+    raise FileNotFoundError(path)
+
+  monkeypatch.setattr(os, "listdir", gone)
+  check_target(tmp_path, "case")

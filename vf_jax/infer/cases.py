@@ -160,7 +160,11 @@ def check_target(out: pathlib.Path, case: str) -> None:
     )
   if target.is_dir():
     own = {_RUN, ".DS_Store", *(f"{case}{suffix}" for suffix in _SUFFIXES)}
-    foreign = sorted(set(os.listdir(target)) - own)
+    held: list[str] = []
+    # Another run may take the old folder away at this very moment.
+    with contextlib.suppress(FileNotFoundError):
+      held = os.listdir(target)
+    foreign = sorted(set(held) - own)
     if foreign:
       raise InputError(
         target,
