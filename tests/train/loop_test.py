@@ -16,7 +16,8 @@ from processes import Process, records
 
 from vf_jax.config import MeshConfig, from_dict
 from vf_jax.data.pipeline import make_batches
-from vf_jax.errors import ConfigError
+from vf_jax.errors import ConfigError, InputError
+from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.record import ARRAYS, PreparedCase
 from vf_jax.multispine.store import Store
 from vf_jax.multispine.store_writer import finish, write_case
@@ -165,6 +166,12 @@ def _poisoned(test_config, folder):
     if "lidc-idri-0001" in cases:
       return step, cases
   raise AssertionError("no lidc among the first crops")
+
+
+def test_a_folder_that_another_run_writes_is_refused(test_config, tmp_path):
+  fault = "is being written by another run"
+  with sole_writer(tmp_path), pytest.raises(InputError, match=fault):
+    train(test_config, tmp_path)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(

@@ -19,6 +19,7 @@ import tensorstore
 
 from vf_jax.errors import InputError
 from vf_jax.io.atomic import write_text
+from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.record import (
   ARRAYS,
   CHUNK,
@@ -191,27 +192,20 @@ def writing(store: str | os.PathLike[str]) -> Iterator[None]:
   Raises:
     InputError: if another run holds it, or it is a folder of another kind.
   """
-  import fcntl
-
   folder = pathlib.Path(store)
   if folder.is_dir() and not (folder / "cases").is_dir():
     if any(not path.name.startswith(".") for path in folder.iterdir()):
       raise InputError(
         folder, "is a folder of something else.", "name an empty or new one."
       )
-  try:
-    (folder / "cases").mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".lock").open("w")
-  except OSError as error:
-    raise InputError(
-      folder, f"cannot be written: {error.strerror}.", "check the permissions."
-    ) from error
-  with lock:
+  with sole_writer(folder):
     try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      (folder / "cases").mkdir(exist_ok=True)
     except OSError as error:
       raise InputError(
-        folder, "is being written by another run.", "wait for it to end."
+        folder,
+        f"cannot be written: {error.strerror}.",
+        "check the permissions.",
       ) from error
     _clear_parts(folder)
     yield

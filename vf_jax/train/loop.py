@@ -24,6 +24,7 @@ from vf_jax.config import Config
 from vf_jax.data.pipeline import domain_names, make_batches
 from vf_jax.errors import ConfigError, NonFiniteLossError
 from vf_jax.io.atomic import write_text
+from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.store import Store
 from vf_jax.parallel.mesh import make_mesh
 from vf_jax.parallel.sharding import state_shardings
@@ -60,7 +61,8 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
     How it ended.
 
   Raises:
-    InputError: for an unreadable store or checkpoint.
+    InputError: for an unreadable store or checkpoint, or if another run is
+      writing the folder.
     ConfigError: if store and config do not fit.
     NonFiniteLossError: at the first loss that is no number.
   """
@@ -68,19 +70,20 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
   mesh = make_mesh(config.mesh)
   store = Store(config.data.store, config.data.cache_mib)
   _check_store(store, config)
-  folder.mkdir(parents=True, exist_ok=True)
-  checkpoints = Checkpoints(folder, config)
-  batches = make_batches(store, config)
-  try:
-    state, start = _start(config, mesh, checkpoints, batches)
-    writer = JsonlWriter(folder / "metrics.jsonl")
-    writer.drop_after(start)
-    _write_facts(folder, config, store)
-    with jax.set_mesh(mesh):
-      return _run(config, mesh, store, state, batches, checkpoints, writer)
-  finally:
-    checkpoints.close()
-    _close(batches)
+  first = jax.process_index() == 0
+  with sole_writer(folder) if first else contextlib.nullcontext():
+    checkpoints = Checkpoints(folder, config)
+    batches = make_batches(store, config)
+    try:
+      state, start = _start(config, mesh, checkpoints, batches)
+      writer = JsonlWriter(folder / "metrics.jsonl")
+      writer.drop_after(start)
+      _write_facts(folder, config, store)
+      with jax.set_mesh(mesh):
+        return _run(config, mesh, store, state, batches, checkpoints, writer)
+    finally:
+      checkpoints.close()
+      _close(batches)
 
 
 def _check_store(store: Store, config: Config) -> None:
