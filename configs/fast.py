@@ -22,9 +22,9 @@ from ml_collections import ConfigDict
 _LARGE = {"decoder_blocks": 2, "remat": "full"}
 SIZES = {
   "S": {
-    "dim": 256,
+    "dim": 192,
     "depth": 4,
-    "heads": 4,
+    "heads": 3,
     "channels": 64,
     "decoder_blocks": 1,
     "remat": "none",

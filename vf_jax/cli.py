@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 
 from vf_jax import cli_data, cli_evaluate, cli_predict
 from vf_jax.cli_data import DONE, REFUSED
+from vf_jax.huge_pages import restart_with_huge_pages
 
 USAGE, NON_FINITE, _INTERRUPTED = 2, 4, 130
 
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")
   arguments = list(sys.argv[1:] if argv is None else argv)
   if arguments[:1] == ["train"]:
+    if argv is None:
+      restart_with_huge_pages()
     run = _parse_train(arguments)
   else:
     options = _parser().parse_args(arguments)
