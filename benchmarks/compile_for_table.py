@@ -37,7 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     "--without-augment",
   ),
   (
-    "--config", "configs/fast.py:B", "--for", "v5e:2x2", "--batch", "8",
+    "--config", "configs/fast.py:B", "--for", "v5e:2x2", "--batch", "32",
     "--mesh", "data=1,fsdp=4",
   ),
   (
