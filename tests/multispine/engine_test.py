@@ -14,6 +14,7 @@ import time
 import pytest
 
 from vf_jax.errors import ConfigError
+from vf_jax.multispine import engine
 from vf_jax.multispine.engine import ATTEMPTS, WorkerDiedError, run_jobs
 
 
@@ -43,6 +44,18 @@ def test_results_and_exceptions_come_back_by_name(workers):
   assert results["a"] == 2
   assert results["c"] == 6
   assert isinstance(results["b"], ValueError)
+
+
+def _process(_):
+  return os.getpid()
+
+
+def test_workers_are_replaced_and_every_job_is_done(monkeypatch):
+  monkeypatch.setattr(engine, "_RECYCLE", 2)
+  jobs = {str(number): number for number in range(5)}
+  results = dict(run_jobs(_process, jobs, workers=1))
+  assert sorted(results) == sorted(jobs)
+  assert len(set(results.values())) == 3
 
 
 def test_a_killed_worker_costs_no_job(tmp_path):

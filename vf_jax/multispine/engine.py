@@ -21,7 +21,10 @@ from vf_jax.errors import ConfigError
 
 ATTEMPTS = 3
 CONNECT_SECONDS = 20  # a scheduler has to answer within
-_RECYCLE = 32  # jobs of a worker before a fresh one takes its place
+# Jobs of a worker before all are replaced by fresh ones: it bounds what leaks.
+# NOTE: not by `max_tasks_per_child`: from Python 3.11 to summer 2026 a pool
+# whose workers all reach it waits for ever (python/cpython issue 115634).
+_RECYCLE = 32
 _MEMORY_PER_WORKER = 3 << 30  # bytes, a 512x512x600 CT with its mask
 
 Result = TypeVar("Result")
@@ -83,7 +86,7 @@ def _on_cores(work, jobs, workers):
   while waiting:
     # NOTE: one at a time after a death: it shows whose job it was.
     alone = any(deaths[name] for name in waiting)
-    batch = list(waiting)[:1] if alone else list(waiting)
+    batch = list(waiting)[: 1 if alone else workers * _RECYCLE]
     try:
       for name, result in _in_pool(
         work, {n: waiting[n] for n in batch}, workers
@@ -105,7 +108,6 @@ def _in_pool(work, jobs, workers):
     min(workers, len(jobs)),
     mp_context=multiprocessing.get_context("spawn"),
     initializer=_die_with_parent,
-    max_tasks_per_child=_RECYCLE,
   )
   try:
     futures = {pool.submit(_caught, work, job): n for n, job in jobs.items()}
