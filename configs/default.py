@@ -7,7 +7,7 @@ real chest CT (a network's mask) and real lesion patches. The demo CT is in none
 of them. docs/training.md says what came of it; its weights are not shipped yet.
 `launch/default_weights.sh FOLDER` runs all of it:
 
-    vf-jax phantom --out PHANTOMS --cases 48 --seed 1
+    vf-jax phantom --out PHANTOMS --cases 144 --seed 1
     vf-jax prepare PHANTOMS/verse PHANTOMS/ctspine1k PHANTOMS/spineweb \
       PHANTOMS/cohort --out PREPARED --spacing 2
     vf-jax merge phantom=PREPARED tests/data/store --out STORE
@@ -54,7 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.weights = tuple(shares.items())
   config.optim.update(learning_rate=5e-4, warmup_steps=100)
   config.train.update(
-    steps=2000,
+    steps=3000,
     log_every=25,
     checkpoint_every=100,
     init=str(_ROOT / "vf_jax" / "assets" / "weights"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Teaches the weights of the package further, from nothing but this repository and
-# a seed: phantoms, store, training (an hour on two cores; killed or stopped, the
-# same command goes on), export. The recipe is configs/default.py.
+# Teaches the weights of the package further, from nothing but this repository
+# and a seed: phantoms, store, training (an hour and a half on two cores; killed or
+# stopped, the same command goes on), export. The recipe is configs/default.py.
 #
 #     launch/default_weights.sh FOLDER
 set -euo pipefail
@@ -9,7 +9,7 @@ folder=${1:?usage: launch/default_weights.sh FOLDER}
 here=$(cd "$(dirname "$0")/.." && pwd)
 run() { nice -n 10 vf-jax "$@"; }
 
-run phantom --out "$folder/phantoms" --cases 48 --seed 1
+run phantom --out "$folder/phantoms" --cases 144 --seed 1
 p=$folder/phantoms
 run prepare "$p/verse" "$p/ctspine1k" "$p/spineweb" "$p/cohort" \
   --out "$folder/prepared" --spacing 2
