@@ -166,6 +166,28 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
   export.add_argument("workdir", metavar="DIR", help="of `vf-jax train`")
   export.add_argument("--out", required=True, metavar="WEIGHTS")
   export.set_defaults(run=_export)
+
+  calibrate = commands.add_parser(
+    "calibrate",
+    help="make the confidences of levels true on held-out cases",
+    description="Fits predict.level_temperature on prepared cases that the "
+    "weights were not trained on, and writes weights that carry it. No level "
+    "changes.",
+  )
+  calibrate.add_argument(
+    "checkpoint", metavar="WEIGHTS", help="exported weights, or a workdir"
+  )
+  calibrate.add_argument(
+    "--store", required=True, metavar="STORE", help="of `vf-jax prepare`"
+  )
+  calibrate.add_argument(
+    "--split", default="", metavar="FILE", help="of `vf-jax split`"
+  )
+  calibrate.add_argument(
+    "--part", default="validation", help="of the split (default validation)"
+  )
+  calibrate.add_argument("--out", required=True, metavar="WEIGHTS")
+  calibrate.set_defaults(run=_calibrate)
   return parser
 
 
@@ -252,6 +274,37 @@ def _export(options: argparse.Namespace) -> int:
   from vf_jax.train.checkpoint import export
 
   digest = export(options.workdir, options.out)
+  print(f"weights {digest[:12]} -> {options.out}")
+  return DONE
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+  import dataclasses
+
+  from vf_jax.infer.calibrate import calibrate
+  from vf_jax.infer.predictor import load
+  from vf_jax.train.checkpoint import write_weights
+
+  predictor = load(options.checkpoint)
+  found = calibrate(
+    predictor,
+    options.store,
+    options.split,
+    options.part,
+    lambda text: print(text, flush=True),
+  )
+  predict = dataclasses.replace(
+    predictor.config.predict, level_temperature=found.temperature
+  )
+  config = dataclasses.replace(predictor.config, predict=predict)
+  digest = write_weights(config, predictor.params, options.out)
+  print(
+    f"{found.bodies} vertebrae of {found.cases} scans, "
+    f"{found.right:.1%} right; mean confidence {found.sure_before:.1%} -> "
+    f"{found.sure_after:.1%}, "
+    f"-log p {found.nll_before:.3f} -> {found.nll_after:.3f} at temperature "
+    f"{found.temperature:g}"
+  )
   print(f"weights {digest[:12]} -> {options.out}")
   return DONE
 

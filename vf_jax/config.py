@@ -403,6 +403,8 @@ class PredictConfig:
     min_distance_mm: smallest distance between two body centres.
     min_volume_ml: smaller instances are dropped.
     lesion_threshold: smallest score of a reported lesion.
+    level_temperature: divides the scores of the chain of levels, so that
+      confidences are true on cases of `vf-jax calibrate`; 1 before.
   """
 
   overlap: float
@@ -412,9 +414,12 @@ class PredictConfig:
   min_distance_mm: float
   min_volume_ml: float
   lesion_threshold: float
+  level_temperature: float = 1.0
 
   def __post_init__(self) -> None:
-    check_positive(self, "batch", "vote_sigma_mm", "min_distance_mm")
+    check_positive(
+      self, "batch", "vote_sigma_mm", "min_distance_mm", "level_temperature"
+    )
     check_probability(self, "overlap", "threshold", "lesion_threshold")
     if self.overlap >= 1:
       raise ConfigError(

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int16
+from jaxtyping import Float, Float32, Int16
 
 from vf_jax.config import STEM_STRIDE, Config
 from vf_jax.errors import InputError
@@ -36,6 +36,7 @@ from vf_jax.infer.windows import padded_shape, take_window
 from vf_jax.io.ct import AS_STORED, InputOptions
 from vf_jax.labels import BY_CODE
 from vf_jax.models.decoders.keypoint_numbering import scan_confidence
+from vf_jax.models.decoders.level_chain import ChainScores
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
@@ -252,15 +253,26 @@ class Predictor:
     return run
 
   @functools.cached_property
-  def _chain(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+  def _scores(self) -> Callable[..., ChainScores]:
     model = VertebraFormer(self.config.model)
 
     @jax.jit
     def run(params, evidence, points_mm, mask):
-      scores = model.apply(
+      return model.apply(
         {"params": params}, evidence, points_mm, mask, method="number"
       )
-      return scores.decode()
+
+    return run
+
+  @functools.cached_property
+  def _chain(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    temperature = self.config.predict.level_temperature
+    score = self._scores
+
+    @jax.jit
+    def run(params, evidence, points_mm, mask):
+      scores = score(params, evidence, points_mm, mask)
+      return scores.tempered(temperature).decode()
 
     return run
 
@@ -283,11 +295,29 @@ class Predictor:
       p.threshold,
     )
 
-  def _number(self, image, spacing, centres, notes):
-    """Levels (index into `VERTEBRAE`, -1 = rejected) and confidences."""
+  def level_scores(
+    self,
+    image: Int16[np.ndarray, "depth height width"],
+    spacing: Float32[np.ndarray, " 3"],
+    centres: Float[np.ndarray, "points 3"],
+  ) -> ChainScores:
+    """What the network thinks of the levels at given body centres.
+
+    Args:
+      image: HU on the network's grid.
+      spacing: of the scan, ascending, mm.
+      centres: (depth, height, width), voxels of `image`, from head to foot;
+        one at least.
+
+    Returns:
+      The scores of one chain, not tempered; places after the last centre are
+      masked.
+    """
+    return self._scores(self.params, *self._read(image, spacing, centres))
+
+  def _read(self, image, spacing, centres):
+    """Evidence, positions in mm and mask of one chain."""
     count = len(centres)
-    if not count:
-      return np.zeros(0, int), np.zeros(0)
     crop = self.config.model.crop
     batch = self.config.predict.batch
     last = np.subtract(padded_shape(image.shape, crop), crop)
@@ -310,8 +340,16 @@ class Predictor:
     rows[0, :count] = stacked
     points_mm = np.zeros((1, slots, 3), np.float32)
     points_mm[0, :count] = centres * self.config.model.spacing_mm
-    mask = np.arange(slots)[None] < count
-    decoded, sure = self._chain(self.params, rows, points_mm, mask)
+    return rows, points_mm, np.arange(slots)[None] < count
+
+  def _number(self, image, spacing, centres, notes):
+    """Levels (index into `VERTEBRAE`, -1 = rejected) and confidences."""
+    count = len(centres)
+    if not count:
+      return np.zeros(0, int), np.zeros(0)
+    decoded, sure = self._chain(
+      self.params, *self._read(image, spacing, centres)
+    )
     levels = np.asarray(decoded)[0, :count]
     rejected = int((levels < 0).sum())
     if rejected:

@@ -192,6 +192,22 @@ def export(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
     InputError: if the run has no readable checkpoint.
   """
   config, params, _ = _from_run(pathlib.Path(workdir))
+  return write_weights(config, params, out)
+
+
+def write_weights(
+  config: Config, params: Params, out: str | os.PathLike[str]
+) -> str:
+  """Writes parameters for use.
+
+  Args:
+    config: the experiment; what concerns prediction is used from it.
+    params: to write.
+    out: folder of the weights, replaced if it exists.
+
+  Returns:
+    The SHA-256 of the weights.
+  """
   target = pathlib.Path(out).resolve()
   temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
   shutil.rmtree(temporary, ignore_errors=True)
