@@ -1,12 +1,15 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 """One side of `whole_ct.py`, in a process of its own.
 
-whole_ct_worker.py KIND FOLDER: prints JSON.
+whole_ct_worker.py KIND FOLDER: prints JSON. FOLDER holds ct.nii.gz, weights.npz
+and grid.npz (made by KIND weights) and the fast:S weights, fast; programs that
+ours compiles are kept in FOLDER/programs, as `vf-jax predict` keeps them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import resource
 import sys
@@ -14,16 +17,24 @@ import time
 
 from worker import limit_threads
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+from vf_jax.infer.programs import VARIABLE, keep_programs
+
 CLASSES, WINDOW, SPACING_MM, OVERLAP = 27, 96, 2.0, 0.5
 LIMIT_HU = 1000  # what the networks see is HU / 1000, clipped at 1
 _BONE_HU = 200.0
-_FOREGROUND = 0.02  # share of voxels that an untrained fast:S may call bone
 
 
 def main() -> None:
   """Does one job; the time is that of everything from file to file."""
   kind, folder = sys.argv[1], pathlib.Path(sys.argv[2])
   limit_threads(2)
+  os.environ[VARIABLE] = str(folder / "programs")
+  if kind == "compile":
+    ours(folder)
+    fast(folder)
+    return
   job = {"weights": weights, "monai": monai, "ours": ours, "fast": fast}[kind]
   run = job(folder)
   if run is None:
@@ -138,6 +149,7 @@ def ours(folder: pathlib.Path):
   from vf_jax.scratch import empty, slabs
   from vf_jax.volume import Grid, resample
 
+  keep_programs()
   # Unrolled blocks are loaded one by one, not stacked: half the memory.
   model = Unetr(CLASSES, feature_size=16, scan=False)
   with np.load(folder / "weights.npz") as file:
@@ -185,44 +197,14 @@ def ours(folder: pathlib.Path):
 
 
 def fast(folder: pathlib.Path):
-  """`vf-jax predict` with an untrained fast:S at the same voxel size.
-
-  The threshold is set so that about 2 % of the voxels are foreground.
-  """
-  import dataclasses
-
-  import jax
-  import numpy as np
-
-  from vf_jax.config import from_config_dict
+  """`vf-jax predict` with fast:S at the same voxel size."""
   from vf_jax.infer.cases import predict_file
-  from vf_jax.infer.predictor import Predictor
+  from vf_jax.infer.predictor import load
   from vf_jax.io import nifti
   from vf_jax.report.page import write_report
-  from vf_jax.train.state import init_params
   from vf_jax.volume import crop
 
-  sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
-  from configs import fast as configs
-
-  values = configs.get_config("S")
-  values.model.spacing_mm = SPACING_MM
-  values.predict.overlap = OVERLAP
-  values.predict.batch = 1
-  config = from_config_dict(values)
-  random = np.random.default_rng(0)
-  shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
-  params = jax.tree.map(
-    lambda leaf: random.normal(0, 0.05, leaf.shape).astype(np.float32), shapes
-  )
-  predictor = Predictor(config=config, params=params, digest="untrained")
-  block = random.normal(0, 300, (1, *config.model.crop)).astype(np.int16)
-  logits = predictor._forward(block, np.ones(3, np.float32)).logits
-  share = 1 / (1 + np.exp(-np.quantile(logits, 1 - _FOREGROUND)))
-  predict = dataclasses.replace(config.predict, threshold=float(share))
-  predictor = dataclasses.replace(
-    predictor, config=dataclasses.replace(config, predict=predict)
-  )
+  predictor = load(folder / "fast")
   # Compiles all programs on a part of the CT.
   volume = nifti.read(folder / "ct.nii.gz")
   middle = [(n - 160) // 2 for n in volume.grid.shape]

@@ -195,9 +195,12 @@ def blend(windows: Windows, forward: Forward, batch: int) -> Iterator[Slab]:
     if not sums:
       sums = [_Sums(a, crop, windows.shape, rows) for a in outputs]
       yield from _finish(sums, 0, places[0][0])
-    for one, array in zip(sums, outputs, strict=True):
+    for one in sums:
+      # Not kept while the next windows are computed.
+      array = outputs.pop(0)
       for slot, start in enumerate(places):
         one.add(start, array[slot])
+    del array
     last = number + 1 == len(batches)
     stop = windows.shape[0] if last else batches[number + 1][0][0]
     yield from _finish(sums, places[0][0], stop)
