@@ -33,12 +33,12 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import importlib.util
 import json
 import math
 import os
 import pathlib
 import resource
+import runpy
 import sys
 import time
 from typing import Any
@@ -217,12 +217,8 @@ def load_config(options: argparse.Namespace, count: int) -> Any:
   from vf_jax.config import from_config_dict
 
   path, _, variant = options.config.partition(":")
-  spec = importlib.util.spec_from_file_location("experiment", path)
-  if spec is None or spec.loader is None:
-    raise SystemExit(f"--config {path} is no Python file")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  values = module.get_config(variant) if variant else module.get_config()
+  get_config = runpy.run_path(path)["get_config"]
+  values = get_config(variant) if variant else get_config()
   axes = dict(part.split("=") for part in options.mesh.split(",") if part)
   values.mesh.update({"data": 0} | {k: int(n) for k, n in axes.items()})
   if not values.mesh.data:

@@ -21,11 +21,14 @@ claimed. docs/models.md has parameters and operations.
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 import re
+import runpy
 
 from ml_collections import ConfigDict
+
+_HERE = pathlib.Path(__file__).parent
+_tiny = runpy.run_path(str(_HERE / "tiny.py"))["get_config"]
 
 COMPONENTS = ("identification", "lesion", "modulation")
 _PART = re.compile(r"([+-])([a-z]+)")
@@ -56,7 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
   has = dict.fromkeys(COMPONENTS, not bare) | {
     name: sign == "+" for sign, name in changes
   }
-  config = _tiny().get_config("own")
+  config = _tiny("own")
   config.name = f"base-{variant}" if variant else "base"
   config.model.update(
     crop=(96, 96, 96),
@@ -87,12 +90,3 @@ def get_config(variant: str = "") -> ConfigDict:
   config.train.update(steps=100_000, log_every=100, checkpoint_every=2000)
   config.mesh.data = 0  # every device takes crops
   return config
-
-
-def _tiny():
-  """The file beside this one, however this one was loaded."""
-  path = pathlib.Path(__file__).parent / "tiny.py"
-  spec = importlib.util.spec_from_file_location("tiny", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

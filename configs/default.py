@@ -20,12 +20,14 @@ only.
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
+import runpy
 
 from ml_collections import ConfigDict
 
-_ROOT = pathlib.Path(__file__).parent.parent
+_HERE = pathlib.Path(__file__).parent
+_tiny = runpy.run_path(str(_HERE / "tiny.py"))["get_config"]
+
 PHANTOMS = (
   "colonog", "msd-liver", "covid19", "hnscc", "cohort", "spineweb2",
   "spineweb3", "verse",
@@ -41,7 +43,7 @@ def get_config(variant: str = "") -> ConfigDict:
       f"configs/default.py has no variant '{variant}': use '-modulation' or "
       "'-synthesis'"
     )
-  config = _tiny().get_config()
+  config = _tiny()
   config.name = f"default{variant}"
   config.model.prototypes = len(PHANTOMS) + len(_REAL) + 1
   config.data.store = ""
@@ -57,15 +59,6 @@ def get_config(variant: str = "") -> ConfigDict:
     steps=3000,
     log_every=25,
     checkpoint_every=100,
-    init=str(_ROOT / "vf_jax" / "assets" / "weights"),
+    init=str(_HERE.parent / "vf_jax" / "assets" / "weights"),
   )
   return config
-
-
-def _tiny():
-  """The file beside this one, however this one was loaded."""
-  path = pathlib.Path(__file__).parent / "tiny.py"
-  spec = importlib.util.spec_from_file_location("tiny", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

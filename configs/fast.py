@@ -11,10 +11,13 @@ score is claimed. docs/models.md has parameters and operations of every size.
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
+import runpy
 
 from ml_collections import ConfigDict
+
+_HERE = pathlib.Path(__file__).parent
+_tiny = runpy.run_path(str(_HERE / "tiny.py"))["get_config"]
 
 # B, L and H follow ViT (Dosovitskiy et al. 2021, table 1), their channels fill
 # the lanes of a TPU. S is what trains on two CPU cores (docs/models.md): it
@@ -42,7 +45,7 @@ def get_config(variant: str = "S") -> ConfigDict:
     raise ValueError(
       f"configs/fast.py has no variant '{variant}': use one of {list(SIZES)}"
     )
-  config = _tiny().get_config("own")
+  config = _tiny("own")
   config.name = f"fast-{size}"
   config.model.update(
     crop=(96, 96, 96),
@@ -59,12 +62,3 @@ def get_config(variant: str = "S") -> ConfigDict:
   config.optim.update(learning_rate=3e-4, warmup_steps=2000, weight_decay=0.05)
   config.train.update(steps=100_000, log_every=100, checkpoint_every=2000)
   return config
-
-
-def _tiny():
-  """The file beside this one, however this one was loaded."""
-  path = pathlib.Path(__file__).parent / "tiny.py"
-  spec = importlib.util.spec_from_file_location("tiny", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

@@ -12,17 +12,20 @@ its own name, in less than ten minutes of two cores.
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
+import runpy
 
 from ml_collections import ConfigDict
+
+_HERE = pathlib.Path(__file__).parent
+_tiny = runpy.run_path(str(_HERE / "tiny.py"))["get_config"]
 
 
 def get_config(variant: str = "") -> ConfigDict:
   """Returns the configuration; there is one."""
   if variant:
     raise ValueError(f"configs/overfit.py has no variant '{variant}'")
-  config = _tiny().get_config()
+  config = _tiny()
   config.name = "overfit"
   config.model.crop = (40, 40, 40)  # more steps in the time
   config.model.spacing_mm = 3.0
@@ -43,12 +46,3 @@ def get_config(variant: str = "") -> ConfigDict:
   )
   config.train.update(steps=3600, log_every=100, checkpoint_every=500)
   return config
-
-
-def _tiny():
-  """The file beside this one, however this one was loaded."""
-  path = pathlib.Path(__file__).parent / "tiny.py"
-  spec = importlib.util.spec_from_file_location("tiny", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pathlib
+import runpy
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
@@ -41,12 +41,8 @@ hypothesis.settings.load_profile("vf")
 
 def load_tiny(variant: str = "") -> ConfigDict:
   """What configs/tiny.py gives."""
-  spec = importlib.util.spec_from_file_location(
-    "tiny", ROOT / "configs" / "tiny.py"
-  )
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(variant)
+  path = ROOT / "configs" / "tiny.py"
+  return runpy.run_path(str(path))["get_config"](variant)
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,5 @@ def test_a_store_of_another_spacing_is_refused(test_config):
   model = dataclasses.replace(test_config.model, spacing_mm=3.0)
   config = dataclasses.replace(test_config, model=model)
   predictor = Predictor(config=config, params={}, digest="0" * 64)
-  with pytest.raises(
-    ConfigError, match=r"at 2\.0 mm, the network at 3"
-  ):
+  with pytest.raises(ConfigError, match=r"at 2\.0 mm, the network at 3"):
     calibrate(predictor, STORE)
