@@ -29,7 +29,8 @@ sys.path.insert(0, str(_ROOT))
 from vf_jax.demo import DEMO_CT, reference_mask  # noqa: E402
 from vf_jax.evaluate.metrics.overlap import dice  # noqa: E402
 from vf_jax.hounsfield import AIR_HU  # noqa: E402
-from vf_jax.infer.predictor import Predictor, load  # noqa: E402
+from vf_jax.infer.predictor import load  # noqa: E402
+from vf_jax.infer.result import CaseResult  # noqa: E402
 from vf_jax.io import nifti  # noqa: E402
 from vf_jax.labels import BY_CODE  # noqa: E402
 from vf_jax.volume import Grid, Volume, crop, reorient, resample  # noqa: E402
@@ -77,7 +78,9 @@ def main() -> None:
     (folder / "robustness.md").write_text(render(result) + "\n")
 
 
-def judge(predictor: Predictor, scan: Scan) -> dict[str, Any]:
+def judge(
+  predictor: Callable[[Volume, str], CaseResult], scan: Scan
+) -> dict[str, Any]:
   """Predicts a scan and compares.
 
   Args:
