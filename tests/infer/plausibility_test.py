@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vf_jax.infer.plausibility import doubts
+from vf_jax.infer.plausibility import doubts, is_anchored
 from vf_jax.infer.result import Vertebra
+from vf_jax.labels import BY_NAME
 from vf_jax.volume import Volume, reorient
 
 LEVELS = {"T12": 19, "L1": 20, "L2": 21, "L3": 22, "L4": 23}
@@ -69,3 +70,30 @@ def test_arches_in_front_are_told_in_any_axis_order(codes):
     notes = doubts(turned, mask, found)
     assert bool(notes) != forward
     assert all("back to front" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+  ("whole", "cut", "anchored"),
+  [
+    ("T3 T4 T5 T6 T7", "", False),
+    ("L1 L2 L3", "T12", False),
+    ("T11 T12", "L1", False),
+    ("T12 L1", "", True),
+    ("T11 L1 L2", "", True),
+    ("T13 L1", "", True),
+    ("C7 T1 T2", "", True),
+    ("C5 C6 C7", "T1", False),
+    ("C2 C3", "C1", True),
+    ("L3 L4 L5", "", True),
+    ("L3 L4", "L5", False),
+    ("L4 L5 L6", "", True),
+    ("", "L5", False),
+  ],
+)
+def test_counting_begins_where_a_region_ends(whole, cut, anchored):
+  found = [
+    Vertebra(name, BY_NAME[name].code, (0.0, 0.0, 0.0), 0.9, complete, 1.0, 1.0)
+    for names, complete in ((whole, True), (cut, False))
+    for name in names.split()
+  ]
+  assert is_anchored(found) is anchored

@@ -201,7 +201,7 @@ def test_rejected_and_unsure_vertebrae_are_told(oracle, make_ct, monkeypatch):
 
   def doubtful(self, *args):
     levels, sure = chain(self, *args)
-    levels[0, 1] = -1
+    levels[0, 2] = -1
     sure[0, 3] = 0.3
     return levels, sure
 
@@ -210,8 +210,8 @@ def test_rejected_and_unsure_vertebrae_are_told(oracle, make_ct, monkeypatch):
   monkeypatch.setattr("vf_jax.infer.native._EXTEND_MM", 12.0)
   volume, truth = make_ct()
   result = oracle(volume, "case")
-  assert [v.level for v in result.vertebrae] == ["T12", "L2", "L3", "L4"]
-  assert not (result.mask[truth == BY_NAME["L1"].code]).any()
+  assert [v.level for v in result.vertebrae] == ["T12", "L1", "L3", "L4"]
+  assert not (result.mask[truth == BY_NAME["L2"].code]).any()
   assert result.warnings == (
     "1 vertebra-like region(s) were rejected by the numbering.",
     "The level of L3 is uncertain (confidence below 50%); the numbering may "
@@ -236,6 +236,24 @@ def test_a_scan_abstains_if_more_than_its_ends_are_doubtful(
   assert result.abstained is abstains
   told = any("every level may be one off" in note for note in result.warnings)
   assert told is abstains
+
+
+def test_a_scan_without_a_place_to_count_from_abstains(
+  oracle, make_ct, monkeypatch
+):
+  chain = type(oracle)._chain
+
+  def without_border(self, *args):
+    levels, sure = chain(self, *args)
+    levels[0, 1] = -1  # L1, after which T12 says nothing
+    return levels, sure
+
+  volume, _ = make_ct()
+  assert not oracle(volume, "case").abstained
+  monkeypatch.setattr(type(oracle), "_chain", without_border)
+  result = oracle(volume, "case")
+  assert result.abstained
+  assert any("to count from" in note for note in result.warnings)
 
 
 def test_faults_of_the_file_are_kept_in_the_result(oracle, make_ct):

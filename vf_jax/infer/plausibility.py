@@ -27,6 +27,26 @@ _AHEAD_MM = 4.0
 _ENOUGH = 4
 
 
+def is_anchored(vertebrae: Sequence[Vertebra]) -> bool:
+  """Whether a scan shows where counting can begin.
+
+  Neighbouring levels look alike; what tells them apart is where a region ends:
+  the upper two, the first and the last rib, the sacrum. Both vertebrae at such
+  a place have to be whole.
+
+  Args:
+    vertebrae: with the levels that were given to them.
+
+  Returns:
+    False if every level may be one off, however sure the network is.
+  """
+  whole = {v.level for v in vertebrae if v.complete}
+  ends = whole & {"C1", "C2", "L5", "L6"}
+  first_rib = {"C7", "T1"} <= whole
+  last_rib = "L1" in whole and whole & {"T11", "T12", "T13"}
+  return bool(ends or first_rib or last_rib)
+
+
 def doubts(
   volume: Volume,
   mask: UInt8[np.ndarray, "x y z"],

@@ -28,7 +28,7 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
-from vf_jax.infer.plausibility import doubts
+from vf_jax.infer.plausibility import doubts, is_anchored
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
@@ -174,11 +174,17 @@ class Predictor:
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
     notes += doubts(volume, mask, vertebrae)
-    abstained = scan_confidence(confidence[levels >= 0]) < _ABSTAIN_BELOW
+    doubtful = scan_confidence(confidence[levels >= 0]) < _ABSTAIN_BELOW
+    anchored = is_anchored(vertebrae)
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
-    if abstained and vertebrae:
+    if doubtful and vertebrae:
       notes.append(
         "The numbering of this scan is not sure: every level may be one off."
+      )
+    elif vertebrae and not anchored:
+      notes.append(
+        "No first or last rib, skull or sacrum with its whole neighbours is in "
+        "this scan to count from: every level may be one off."
       )
     elif unsure:
       notes.append(
@@ -204,7 +210,7 @@ class Predictor:
       lesions=tuple(lesions),
       warnings=tuple(notes),
       run=run,
-      abstained=abstained,
+      abstained=doubtful or not anchored,
     )
 
   @functools.cached_property
