@@ -217,7 +217,8 @@ def write_weights(
   if marker.exists():  # Orbax writes the absolute path into it
     marker.write_text("complete\n", "utf-8")
   values = config.to_dict()
-  values["data"]["store"] = ""  # a path of this machine, of no use elsewhere
+  # Paths of this machine are of no use elsewhere.
+  values["data"]["store"] = values["train"]["init"] = ""
   (temporary / _CONFIG).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
   digest = _digest(params)
   (temporary / _DIGEST).write_text(digest + "\n", "utf-8")
