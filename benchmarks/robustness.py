@@ -177,11 +177,9 @@ def _noisy(hu, scan):
   return hu + np.random.default_rng(0).normal(0, 120, hu.shape)
 
 
-def _contrast(hu, scan):
-  """Enhanced tissue: what lies between 20 and 100 HU gains up to 150."""
-  return hu + 150 * ((hu > 20) & (hu < 100)) * ndimage.gaussian_filter(
-    np.random.default_rng(0).uniform(0, 2, hu.shape), 3
-  )
+def _enhanced(by: float) -> Callable[[np.ndarray, Scan], np.ndarray]:
+  """Contrast medium in what lies between 20 and 100 HU, HU."""
+  return lambda hu, scan: hu + by * ((hu > 20) & (hu < 100))
 
 
 def _low_energy(hu, scan):
@@ -205,7 +203,7 @@ def _screws(hu, scan):
 
 
 def prone(scan: Scan) -> Scan:
-  """The patient on the belly: turned by 180 degrees about the long axis."""
+  """On the belly, which the header does not say: turned about the long axis."""
   canonical = stored_as("RAS")(scan)
   voxels = np.ascontiguousarray(canonical.ct.voxels[::-1, ::-1])
   mask = np.ascontiguousarray(canonical.mask[::-1, ::-1])
@@ -254,10 +252,11 @@ CHANGES: dict[str, Callable[[Scan], Scan]] = {
   "soft kernel (blur of 2 mm)": with_voxels(_soft),
   "bone kernel (sharpened, noise of 40 HU)": with_voxels(_sharp),
   "low dose (noise of 120 HU)": with_voxels(_noisy),
-  "contrast (soft tissue up to 150 HU more)": with_voxels(_contrast),
+  "contrast (soft tissue 50 HU more)": with_voxels(_enhanced(50)),
+  "more contrast than there is (150 HU)": with_voxels(_enhanced(150)),
   "low energy (HU above 0 times 1.5)": with_voxels(_low_energy),
   "two metal rods in L3": with_voxels(_screws),
-  "prone": prone,
+  "prone, the header says supine": prone,
   "only L3": around("L3", 6.0),
   "only L1 and L2": around("L1 L2", 10.0),
   "only L3 to L5 and below": around("L3 L4 L5", 25.0),

@@ -36,8 +36,8 @@ def scan(robustness):
 @pytest.mark.parametrize(
   "name",
   [
-    "voxels of 1.5 mm", "slices of 5 mm", "axes stored as P S R", "prone",
-    "only L3", "two metal rods in L3",
+    "voxels of 1.5 mm", "slices of 5 mm", "axes stored as P S R",
+    "prone, the header says supine", "only L3", "two metal rods in L3",
   ],
 )  # fmt: skip
 def test_the_reference_stays_on_the_bone(robustness, scan, name):
