@@ -4,7 +4,7 @@ r"""The weights in the package, taught further on synthetic domains.
 Starts from `vf_jax/assets/weights` (`configs/tiny.py`) and goes on with
 phantoms of eight domains, three expert masks painted anew in every crop, the
 real chest CT (a network's mask) and real lesion patches. The demo CT is in none
-of them. docs/training.md says what came of it; its weights are not shipped yet.
+of them. The shipped weights are its result (docs/training.md).
 `launch/default_weights.sh FOLDER` runs all of it:
 
     vf-jax phantom --out PHANTOMS --cases 144 --seed 1

@@ -1,0 +1,206 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""How good are weights on prepared cases: masks, levels, and when they abstain.
+
+    python benchmarks/default_weights.py --store HELD_OUT \
+      --weights before=OLD --weights now=vf_jax/assets/weights \
+      --out benchmarks/results
+
+Every case of the stores with an image and levels is predicted whole by every
+set of weights. Intervals are of a bootstrap over cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+import warnings
+from typing import Any
+
+import measuring
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+from vf_jax.evaluate.metrics.overlap import dice
+from vf_jax.hounsfield import AIR_HU
+from vf_jax.infer.predictor import Predictor, load
+from vf_jax.labels import IGNORE
+from vf_jax.multispine.store import Store, StoredCase
+from vf_jax.volume import Volume, from_network
+
+_NEAR_MM = 15.0  # a found body belongs to a true one up to here
+_GOOD = 0.7  # Dice of an instance that counts as found
+_RESAMPLES = 2000
+
+
+def main() -> None:
+  """Predicts all cases with all weights and writes the table."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--store", action="append", required=True)
+  parser.add_argument(
+    "--weights", action="append", required=True, metavar="NAME=DIR"
+  )
+  parser.add_argument("--out", metavar="DIR")
+  options = parser.parse_args()
+  warnings.simplefilter("ignore")  # of scans; what counts is measured
+  cases = [c for path in options.store for c in _cases(Store(path))]
+  found: dict[str, list[dict[str, Any]]] = {}
+  digests = {}
+  for word in options.weights:
+    name, _, path = word.partition("=")
+    predictor = load(path)
+    digests[name] = predictor.digest
+    found[name] = []
+    for case in cases:
+      found[name].append(judge(predictor, case))
+      print(name, found[name][-1], flush=True)
+  result = {"facts": measuring.facts(), "weights": digests, "cases": found}
+  print(render(result))
+  if options.out:
+    folder = pathlib.Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "default_weights"
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".md").write_text(render(result) + "\n")
+
+
+def _cases(store: Store) -> list[StoredCase]:
+  cases = map(store.case, range(len(store)))
+  return [c for c in cases if "image" in c.arrays and c.record.centres]
+
+
+def judge(predictor: Predictor, case: StoredCase) -> dict[str, Any]:
+  """Predicts a whole case and compares.
+
+  Args:
+    predictor: the weights.
+    case: prepared, with image and body centres.
+
+  Returns:
+    Levels that are right (a body of that name within 15 mm), Dice of vertebra
+    where there is a mask, whole vertebrae found as one instance, abstention.
+  """
+  record = case.record
+  fills = {"image": AIR_HU, "labels": IGNORE}
+  arrays = case.read_all(fills, (0, 0, 0), case.shape)
+  affine = np.array(record.affine)
+  truth = np.asfortranarray(from_network(arrays["labels"]))
+  image = np.asfortranarray(from_network(arrays["image"]))
+  result = predictor(Volume(image, affine), record.case)
+  right = 0
+  for code, position in record.centres.items():
+    place = affine[:3, :3] @ np.array(position[::-1]) + affine[:3, 3]
+    right += any(
+      v.code == code
+      and np.linalg.norm(np.array(v.centre_mm) - place) < _NEAR_MM
+      for v in result.vertebrae
+    )
+  row: dict[str, Any] = {
+    "case": record.case,
+    "domain": record.domain,
+    "mask": record.mask_kind,
+    "bodies": len(record.centres),
+    "right": int(right),
+    "abstained": bool(result.abstained),
+    "dice": None,
+  }
+  if "masks" in record.annotates:
+    known = truth != IGNORE
+    row["dice"] = float(dice((result.mask > 0) & known, (truth > 0) & known))
+    whole = [c for c in record.centres if c not in record.cut]
+    row["whole"] = len(whole)
+    row["found"] = sum(_is_found(result.mask, truth, code) for code in whole)
+  return row
+
+
+def _is_found(mask: np.ndarray, truth: np.ndarray, code: int) -> bool:
+  """Whether a vertebra is one instance, whatever it is called."""
+  own = truth == code
+  counts = np.bincount(mask[own], minlength=2)
+  counts[0] = 0
+  best = int(counts.argmax())
+  instance = (mask == best) & (truth != IGNORE)
+  return bool(counts[best] and dice(instance, own) >= _GOOD)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+  """Numbers of one set of weights.
+
+  Args:
+    rows: from `judge`.
+
+  Returns:
+    Mean Dice and its interval, shares, counts of scans.
+  """
+  scores = np.array([r["dice"] for r in rows if r["dice"] is not None])
+  rng = np.random.default_rng(0)
+  draws = rng.choice(scores, (_RESAMPLES, len(scores))).mean(axis=1)
+  answered = [r for r in rows if not r["abstained"]]
+  return {
+    "dice": float(scores.mean()),
+    "interval": [float(v) for v in np.percentile(draws, [2.5, 97.5])],
+    "least": float(scores.min()),
+    "found": sum(r.get("found", 0) for r in rows),
+    "whole": sum(r.get("whole", 0) for r in rows),
+    "right": sum(r["right"] for r in rows),
+    "bodies": sum(r["bodies"] for r in rows),
+    "answered": len(answered),
+    "answered_right": sum(r["right"] == r["bodies"] for r in answered),
+    "scans": len(rows),
+  }
+
+
+def render(result: dict[str, Any]) -> str:
+  """Renders the tables."""
+  facts = result["facts"]
+  rows = []
+  for name, cases in result["cases"].items():
+    s = summary(cases)
+    low, high = s["interval"]
+    rows.append(
+      [
+        f"{name} ({result['weights'][name][:12]})",
+        f"{s['dice']:.3f} [{low:.3f}, {high:.3f}], {s['least']:.3f}",
+        f"{s['found']} of {s['whole']}",
+        f"{s['right']} of {s['bodies']}",
+        f"{s['answered']} of {s['scans']}",
+        str(s["answered_right"]),
+      ]
+    )
+  names = list(result["cases"])
+  each = []
+  for number, case in enumerate(result["cases"][names[0]]):
+    row = [case["case"], case["domain"], case["mask"]]
+    for name in names:
+      own = result["cases"][name][number]
+      score = "" if own["dice"] is None else f"{own['dice']:.3f}, "
+      silent = ", abstained" if own["abstained"] else ""
+      row.append(f"{score}{own['right']}/{own['bodies']}{silent}")
+    each.append(row)
+  return "\n\n".join(
+    [
+      "# Weights on cases",
+      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
+      f"{facts['commit']}, {facts['machine']}. Whole scans. Found: whole "
+      f"vertebrae that are one instance with a Dice of {_GOOD} and more. A "
+      "scan is right if every body has its level.",
+      measuring.table(
+        [
+          "weights", "vertebra Dice: mean, 95 % interval, least",
+          "vertebrae found", "levels right", "scans answered",
+          "answered and right",
+        ],
+        rows,
+      ),
+      measuring.table(
+        ["case", "domain", "mask", *(f"{n}: Dice, levels" for n in names)],
+        each,
+      ),
+    ]
+  )  # fmt: skip
+
+
+if __name__ == "__main__":
+  main()
