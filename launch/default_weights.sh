@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Teaches the weights of the package further, from nothing but this repository
-# and a seed: phantoms, store, training (an hour and a half on two cores; killed or
-# stopped, the same command goes on), export. The recipe is configs/default.py.
+# Makes the weights of the package from nothing but this repository, with its
+# history, and a seed: phantoms, store, training on from the first weights (an hour
+# and a half on two cores; killed or stopped, the same command goes on), export. The
+# recipe is configs/default.py.
 #
 #     launch/default_weights.sh FOLDER
 set -euo pipefail
@@ -16,6 +17,10 @@ run prepare "$p/verse" "$p/ctspine1k" "$p/spineweb" "$p/cohort" \
 [ -e "$folder/store/store.json" ] ||
   run merge "phantom=$folder/prepared" "$here/tests/data/store" \
     --out "$folder/store"
+# configs/tiny.py, 2,400 steps: what the package held before (docs/training.md).
+mkdir -p "$folder/first"
+git -C "$here" archive fcfc3bf vf_jax/assets/weights |
+  tar -x -C "$folder/first" --strip-components=3
 run train --config "$here/configs/default.py" --workdir "$folder/run" \
-  --config.data.store="$folder/store"
+  --config.data.store="$folder/store" --config.train.init="$folder/first"
 run export "$folder/run" --out "$folder/weights"
