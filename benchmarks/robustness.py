@@ -21,6 +21,7 @@ from typing import Any
 
 import measuring
 import numpy as np
+from default_weights import GOOD, found_as
 from scipy import ndimage
 
 _ROOT = pathlib.Path(__file__).parent.parent
@@ -35,7 +36,6 @@ from vf_jax.io import nifti  # noqa: E402
 from vf_jax.labels import BY_CODE  # noqa: E402
 from vf_jax.volume import Grid, Volume, crop, reorient, resample  # noqa: E402
 
-_GOOD = 0.7  # Dice of an instance that counts as found
 _METAL_HU = 3071
 
 
@@ -95,13 +95,9 @@ def judge(
   whole = [int(c) for c in np.unique(scan.mask) if c and _is_whole(scan, c)]
   found = right = 0
   for code in whole:
-    own = scan.mask == code
-    codes, counts = np.unique(result.mask[own], return_counts=True)
-    counts = counts * (codes > 0)
-    best = int(codes[np.argmax(counts)])
-    if counts.any() and dice(result.mask == best, own) >= _GOOD:
-      found += 1
-      right += best == code
+    best = found_as(result.mask, scan.mask == code)
+    found += best > 0
+    right += best == code
   bone = scan.mask > 0
   return {
     "dice": dice(result.mask > 0, bone) if bone.any() else None,
@@ -287,7 +283,7 @@ def render(result: dict[str, Any]) -> str:
       f"{facts['commit']}, {facts['machine']}, weights "
       f"{result['weights'][:12]}. The CT of the demo, which no weights were "
       "trained on; the reference is a network's mask as well. Found: whole "
-      f"vertebrae that are one instance with a Dice of {_GOOD} and more.",
+      f"vertebrae that are one instance with a Dice of {GOOD} and more.",
       measuring.table(
         ["scan", "Dice", "found", "right level", "abstained", "said"], rows
       ),

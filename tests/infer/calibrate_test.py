@@ -74,7 +74,9 @@ def test_the_command_writes_weights_that_carry_it(
   test_config, tmp_path, capsys
 ):
   weights, out = tmp_path / "weights", tmp_path / "calibrated"
-  digest = write_weights(test_config, untrained(test_config), weights)
+  started = dataclasses.replace(test_config.train, init="/a/path/of/ours")
+  config = dataclasses.replace(test_config, train=started)
+  digest = write_weights(config, untrained(config), weights)
   arguments = ["calibrate", str(weights), "--store", str(STORE)]
   assert main([*arguments, "--out", str(out)]) == 0
   said = capsys.readouterr().out
@@ -85,6 +87,7 @@ def test_the_command_writes_weights_that_carry_it(
   assert f"temperature {temperature:g}" in said
   assert temperature != 1.0
   assert predictor.digest == digest
+  assert predictor.config.train.init == predictor.config.data.store == ""
   config = json.loads((out / "config.json").read_text())
   assert config["predict"]["level_temperature"] == temperature
 
