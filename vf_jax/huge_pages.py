@@ -14,11 +14,13 @@ _TUNABLE = "glibc.malloc.hugetlb"
 def restart_with_huge_pages() -> None:
   """Starts this program anew with huge pages behind malloc, once.
 
-  A step touches gigabytes of activations; in pages of 4 KiB the look-up of
-  addresses takes a quarter of its time (benchmarks/results/same_job.md). The C
-  library reads the setting only when a process starts, hence the restart, which
-  costs some 20 ms and keeps the process number. Does nothing where the setting
-  does not exist (not glibc, before 2.35) or was chosen by the user.
+  A step touches gigabytes of activations, and in pages of 4 KiB the look-up of
+  addresses costs time: with huge pages a step of fast:S took 0.72, 0.88 and
+  0.91 of it (three pairs of runs on two cores; GLIBC_TUNABLES with hugetlb=0
+  and 1 before `benchmarks/same_job.py measure`). The C library reads the
+  setting only when a process starts, hence the restart, which costs some 20 ms
+  and keeps the process number. Does nothing where the setting does not exist
+  (not glibc, before 2.35) or was chosen by the user.
 
   Source:
     GNU C Library manual, "Memory Allocation Tunables", glibc.malloc.hugetlb.
