@@ -74,6 +74,13 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
   phantom.add_argument("--cases", type=int, default=40, metavar="N")
   phantom.add_argument("--seed", type=int, default=0, metavar="S")
   phantom.add_argument(
+    "--first",
+    type=int,
+    default=0,
+    metavar="N",
+    help="number of the first case, so that one store can hold several runs",
+  )
+  phantom.add_argument(
     "--sources",
     type=lambda text: tuple(text.split(",")),
     default=("verse", "ctspine1k", "spineweb", "cohort"),
@@ -85,6 +92,21 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     choices=("small", "full"),
     default="small",
     help="full: 512x512 and as many slices as a real scan",
+  )
+  phantom.add_argument(
+    "--spans",
+    type=_spans,
+    default=(),
+    metavar="C1-T3,...",
+    help="levels in view, to 'sacrum' at the most; each case draws one "
+    "(default: what its domain scans)",
+  )
+  phantom.add_argument(
+    "--variants",
+    type=_variants,
+    metavar="T13=0.1,...",
+    help="shares of patients with T13, L6 or 'absent T12' (default: 0.03, "
+    "0.06 and 0.02)",
   )
   phantom.add_argument(
     "--leaks",
@@ -203,6 +225,25 @@ def _merge(options: argparse.Namespace) -> int:
   return DONE
 
 
+def _spans(text: str) -> tuple[tuple[str, str], ...]:
+  """Reads `C1-T3,T9-sacrum`."""
+  spans = [tuple(word.split("-")) for word in text.split(",")]
+  if any(len(span) != 2 for span in spans):
+    raise argparse.ArgumentTypeError(f"{text!r} is not FIRST-LAST,FIRST-LAST")
+  return tuple((first, last) for first, last in spans)
+
+
+def _variants(text: str) -> dict[str, float]:
+  """Reads `T13=0.1,L6=0.2`."""
+  try:
+    pairs = (word.rsplit("=", 1) for word in text.split(","))
+    return {name: float(share) for name, share in pairs}
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(
+      f"{text!r} is not NAME=SHARE,NAME=SHARE"
+    ) from error
+
+
 def _phantom(options: argparse.Namespace) -> int:
   from vf_jax.multispine.phantom.make import make_phantoms
 
@@ -210,8 +251,11 @@ def _phantom(options: argparse.Namespace) -> int:
     options.out,
     options.cases,
     options.seed,
+    first=options.first,
     sources=options.sources,
     size=options.size,
+    spans=options.spans,
+    variants=options.variants,
     leaks=options.leaks,
     workers=options.workers,
   )

@@ -55,6 +55,19 @@ def test_scans_of_all_spans_cut_vertebrae_now_and_then(patient):
   assert np.ptp(ends) > 20
 
 
+def test_a_scan_of_the_sacrum_goes_on_below_the_last_vertebra(patient):
+  code = BY_NAME["L4"].code  # the stub ends 75 mm below its centre
+  rows = []
+  for last in ("L4", "sacrum"):
+    protocol = draw_protocol("colonog", np.random.default_rng(0))
+    protocol = dataclasses.replace(protocol, span=("T11", last))
+    trimmed = {c: p for c, p in patient.centres.items() if c <= code}
+    short = dataclasses.replace(patient, centres=trimmed)
+    grid = place(short, protocol, np.random.default_rng(0))
+    rows.append(grid.to_world(np.zeros((1, 3)))[0, 2])
+  assert 20 < rows[0] - rows[1] < 80
+
+
 def test_a_patient_without_the_levels_is_refused(patient):
   protocol = draw_protocol("hnscc", np.random.default_rng(0))
   with pytest.raises(InputError, match="none of the levels C"):

@@ -33,7 +33,7 @@ def small(monkeypatch, stub_anatomy):
       protocol, matrix=56, slice_mm=coarse, step_mm=coarse
     )
 
-  def make_anatomy(rng, levels, margin_mm):
+  def make_anatomy(rng, levels, margin_mm, rates):
     patient = stub_anatomy(*levels, 4.0)
     shift = np.int16(rng.integers(1, 40))
     variant = "T13" if rng.random() < 0.4 else "usual"
@@ -102,6 +102,41 @@ def test_a_case_depends_on_seed_and_number_alone(tmp_path):
   assert all(mine[f] != theirs.get(f) for f in images)
 
 
+def test_cases_with_other_numbers_have_other_names(tmp_path):
+  make_phantoms(tmp_path / "low", 4, 1, workers=0)
+  make_phantoms(tmp_path / "high", 2, 1, first=4, workers=0)
+  make_phantoms(tmp_path / "both", 6, 1, workers=0)
+  high = truth_of(tmp_path / "high")["cases"]
+  assert high == truth_of(tmp_path / "both")["cases"][4:]
+  low = truth_of(tmp_path / "low")["cases"]
+  names = [s["name"] for case in (*low, *high) for s in case["series"]]
+  assert len(set(names)) == 6
+  with pytest.raises(InputError, match="made with first 4"):
+    make_phantoms(tmp_path / "high", 2, 1, workers=0)
+
+
+def test_spans_and_variants_can_be_chosen(tmp_path):
+  spans = (("c1", "T2"), ("L1", "sacrum"))
+  path = make_phantoms(
+    tmp_path / "out", 12, 1, spans=spans, variants={"T13": 0.5}, workers=0
+  )
+  truth = truth_of(path.parent)
+  assert truth["spans"] == [["C1", "T2"], ["L1", "sacrum"]]
+  assert truth["variants"] == {"T13": 0.5}
+  found = {
+    tuple(series["protocol"]["span"])
+    for case in truth["cases"]
+    for series in case["series"]
+  }
+  assert found == {("C1", "T2"), ("L1", "sacrum")}
+  for bad in ((("L1", "T2"),), (("sacrum", "sacrum"),)):
+    with pytest.raises(InputError, match="no span from"):
+      make_phantoms(tmp_path / "bad", 1, spans=bad, workers=0)
+  for shares in ({"T14": 0.1}, {"T13": -0.1}, {"T13": 0.6, "L6": 0.6}):
+    with pytest.raises(InputError, match="shares of variants"):
+      make_phantoms(tmp_path / "bad", 1, variants=shares, workers=0)
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
   whole, torn = tmp_path / "whole", tmp_path / "torn"
   make_phantoms(whole, 4, 7, workers=0)
@@ -156,7 +191,7 @@ def test_foreign_folders_and_other_settings_are_refused(tmp_path):
   with pytest.raises(InputError, match="which no phantom has made"):
     make_phantoms(tmp_path / "data", 1, 1, workers=0)
   for bad in ({"cases": 0}, {"cases": 1, "seed": -1}):
-    with pytest.raises(InputError, match="cases with seed"):
+    with pytest.raises(InputError, match="with seed"):
       make_phantoms(tmp_path / "bad", **bad, workers=0)
   for sources in ((), ("mars",), ("verse", "verse")):
     with pytest.raises(InputError, match="name some of"):

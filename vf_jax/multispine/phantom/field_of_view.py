@@ -17,6 +17,8 @@ from vf_jax.multispine.phantom.domains import Protocol
 # From a body's centre to beyond the next disc: some ends cut a vertebra.
 _BEYOND_MM = (-4.0, 35.0)
 _SHORTEST_MM = 60.0
+SACRUM_MM = (25.0, 85.0)
+"""How much farther down a scan goes whose span ends at the sacrum."""
 
 
 def is_inside(grid: Grid, point: tuple[float, float, float]) -> bool:
@@ -100,6 +102,8 @@ def _slab(anatomy, protocol, rng) -> tuple[float, float]:
     )
   low = min(heights.values()) - rng.uniform(*_BEYOND_MM)
   high = max(heights.values()) + rng.uniform(*_BEYOND_MM)
+  if last == SACRUM.order:
+    low -= rng.uniform(*SACRUM_MM)
   bottom, top = _ends(anatomy)
   return max(low, bottom), min(high, top)
 

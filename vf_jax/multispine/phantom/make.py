@@ -24,12 +24,14 @@ import vf_jax
 from vf_jax.errors import InputError, VfError
 from vf_jax.io.atomic import write_text
 from vf_jax.io.text import read_text
-from vf_jax.labels import BY_CODE
+from vf_jax.labels import BY_CODE, SACRUM, level
 from vf_jax.multispine.engine import WorkerDiedError, run_jobs, show_progress
-from vf_jax.multispine.phantom.anatomy import Anatomy, make_anatomy
+from vf_jax.multispine.phantom.anatomy import Anatomy, Rates, make_anatomy
 from vf_jax.multispine.phantom.domains import Protocol, Size, draw_protocol
+from vf_jax.multispine.phantom.field_of_view import SACRUM_MM
 from vf_jax.multispine.phantom.plan import SOURCES, Plan, plan_case
 from vf_jax.multispine.phantom.scanner import acquire, cut_codes
+from vf_jax.multispine.phantom.spine import VARIANTS
 from vf_jax.multispine.phantom.writers import (
   LAYOUTS,
   LICENCE,
@@ -37,6 +39,8 @@ from vf_jax.multispine.phantom.writers import (
   annotated,
   row_of,
 )
+
+Span = tuple[str, str]
 
 RECIPE = 1
 """Raise it when a change makes other cases from the same seed."""
@@ -54,6 +58,8 @@ class _Job:
   seed: int
   size: Size
   plan: Plan
+  spans: tuple[Span, ...]
+  rates: Rates
 
 
 def make_phantoms(
@@ -61,8 +67,11 @@ def make_phantoms(
   cases: int,
   seed: int = 0,
   *,
+  first: int = 0,
   sources: Sequence[str] = SOURCES[:4],
   size: Size = "small",
+  spans: Sequence[Span] = (),
+  variants: Mapping[str, float] | None = None,
   leaks: bool = False,
   workers: int | None = None,
 ) -> pathlib.Path:
@@ -78,8 +87,13 @@ def make_phantoms(
       completed.
     cases: how many; they take turns among the sources.
     seed: of everything.
+    first: number of the first case. Cases of other numbers have other names, so
+      a store can hold both.
     sources: names out of `SOURCES`.
     size: 'small' for quick work, 'full' for clinical matrices.
+    spans: pairs of levels, first and last in view, that every case draws from
+      in place of its domain's; the sacrum may be the last.
+    variants: share of patients with each variant in place of the usual ones.
     leaks: some patients have two series, and some images lie in two archives
       under different names, for the checks to find.
     workers: processes; 0 runs in this one, None takes all cores.
@@ -91,9 +105,12 @@ def make_phantoms(
     InputError: if the settings make no sense, or the folder holds something
       else or more cases.
   """
-  _check_settings(cases, seed, sources)
+  _check_settings(cases, seed, first, sources)
+  spans = _checked_spans(spans)
+  _check_variants(variants or {})
+  rates = Rates() if variants is None else Rates(variants)
   folder = pathlib.Path(out)
-  settings = {
+  settings: dict[str, Any] = {
     "seed": seed,
     "size": size,
     "sources": list(sources),
@@ -101,10 +118,16 @@ def make_phantoms(
     "recipe": RECIPE,
     "versions": _versions(),
   }
+  if first:
+    settings["first"] = first
+  if spans:
+    settings["spans"] = [list(span) for span in spans]
+  if variants is not None:
+    settings["variants"] = dict(variants)
   _claim(folder, settings, cases)
-  plans = [plan_case(index, sources, leaks) for index in range(cases)]
+  plans = [plan_case(first + i, sources, leaks) for i in range(cases)]
   jobs = {
-    str(plan.index): _Job(str(folder), seed, size, plan)
+    str(plan.index): _Job(str(folder), seed, size, plan, spans, rates)
     for plan in plans
     if not _is_complete(folder, plan.index)
   }
@@ -132,12 +155,14 @@ def make_phantoms(
   return _write_truth(folder, settings, records)
 
 
-def _check_settings(cases: int, seed: int, sources: Sequence[str]) -> None:
-  if cases < 1 or seed < 0:
+def _check_settings(
+  cases: int, seed: int, first: int, sources: Sequence[str]
+) -> None:
+  if cases < 1 or seed < 0 or first < 0:
     raise InputError(
       "phantom",
-      f"{cases} cases with seed {seed}.",
-      "ask for at least one case and a seed of 0 or more.",
+      f"{cases} cases from number {first} with seed {seed}.",
+      "ask for at least one case, and a seed and a number of 0 or more.",
     )
   unknown = [name for name in sources if name not in LAYOUTS]
   if unknown or not sources or len(set(sources)) != len(sources):
@@ -145,6 +170,32 @@ def _check_settings(cases: int, seed: int, sources: Sequence[str]) -> None:
       "phantom",
       f"sources {', '.join(sources) or '(none)'}.",
       f"name some of {', '.join(SOURCES)}, each once.",
+    )
+
+
+def _checked_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
+  checked = []
+  for span in spans:
+    first, last = (level(name, "phantom") for name in span)
+    if first.order > last.order or first == SACRUM:
+      raise InputError(
+        "phantom",
+        f"no span from {first.name} to {last.name}.",
+        "give a vertebra and one below it, or the sacrum.",
+      )
+    checked.append((first.name, last.name))
+  return tuple(checked)
+
+
+def _check_variants(variants: Mapping[str, float]) -> None:
+  shares = list(variants.values())
+  unknown = set(variants) - set(VARIANTS)
+  if unknown or min(shares, default=0) < 0 or sum(shares) > 1:
+    told = ", ".join(f"{name} {share:g}" for name, share in variants.items())
+    raise InputError(
+      "phantom",
+      f"shares of variants: {told}.",
+      f"name some of {', '.join(VARIANTS)}, with shares from 0 to 1 in all.",
     )
 
 
@@ -163,7 +214,8 @@ def _claim(
   path = folder / _RECORDS / "settings.json"
   if path.is_file():
     found = _read_json(path)
-    other = [key for key in settings if found.get(key) != settings[key]]
+    keys = dict.fromkeys([*settings, *found])
+    other = [key for key in keys if found.get(key) != settings.get(key)]
     if other:
       told = ", ".join(f"{key} {found.get(key)!r}" for key in other)
       raise InputError(
@@ -294,7 +346,12 @@ def _protocols(job: _Job) -> list[Protocol]:
     protocol = draw_protocol(
       job.plan.appearance, _draw(job, 0, number), job.size
     )
-    span = protocols[0].span if protocols else protocol.span
+    if protocols:
+      span = protocols[0].span
+    elif job.spans:
+      span = job.spans[int(_draw(job, 3).integers(len(job.spans)))]
+    else:
+      span = protocol.span
     protocols.append(dataclasses.replace(protocol, span=span, table=table))
   return protocols
 
@@ -304,9 +361,14 @@ def _patient(job: _Job, protocols: Sequence[Protocol]) -> Anatomy:
   # Slabs that lean reach further up on one side and down on the other.
   angle = max(abs(p.tilt_deg) + max(map(abs, p.turn_deg)) for p in protocols)
   margin = _MARGIN_MM + _LEAN_MM * math.sin(math.radians(angle))
+  if protocols[0].span[1] == SACRUM.name:
+    margin += SACRUM_MM[1]
   for attempt in range(_ATTEMPTS):
     anatomy = make_anatomy(
-      _draw(job, 1, attempt), levels=protocols[0].span, margin_mm=margin
+      _draw(job, 1, attempt),
+      levels=protocols[0].span,
+      margin_mm=margin,
+      rates=job.rates,
     )
     if anatomy.variant not in job.plan.unsaid:
       return anatomy
