@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from vf_jax.infer.plausibility import doubts, is_anchored
+from vf_jax.infer.plausibility import doubts, is_anchored, strangers
 from vf_jax.infer.result import Vertebra
 from vf_jax.labels import BY_NAME
 from vf_jax.volume import Volume, reorient
@@ -31,7 +33,7 @@ def spine(levels=LEVELS, gap=2.0, forward=True, metal=0):
     mask[9:11, process, z : z + 8] = code
     y = (body.start + body.stop - 1) / 2
     x, y, z = (affine @ (9.5, y, z + 3.5, 1))[:3].tolist()
-    found.append(Vertebra(level, code, (x, y, z), 0.9, True, 1.0, 100.0))
+    found.append(Vertebra(level, code, (x, y, z), 0.9, True, 30.0, 100.0, 5.0))
   return Volume(hu, affine), mask, found
 
 
@@ -97,3 +99,35 @@ def test_counting_begins_where_a_region_ends(whole, cut, anchored):
     for name in names.split()
   ]
   assert is_anchored(found) is anchored
+
+
+def row_of(*parts):
+  """Vertebrae of (level, ml, ml of core, whole), from head to foot."""
+  return [
+    Vertebra(
+      level, BY_NAME[level].code, (0.0, 0.0, 0.0), 0.9, whole, ml, 100.0, core
+    )
+    for level, ml, core, whole in parts
+  ]
+
+
+def test_a_whole_vertebra_far_smaller_than_its_neighbour_may_be_none():
+  usual = [("L3", 60.0, 20.0, True), ("L4", 65.0, 20.0, True)]
+  assert strangers(row_of(*usual, ("L5", 30.0, 9.0, True))) == []
+  (odd,) = strangers(row_of(*usual, ("L5", 15.0, math.nan, True)))
+  assert odd.level == "L5"
+  assert strangers(row_of(*usual, ("L5", 15.0, 1.0, False))) == []
+
+
+def test_pieces_of_other_bones_without_a_core_may_be_no_vertebrae():
+  pieces = row_of(("T9", 11.0, math.nan, True), ("T10", 20.0, 1.3, True))
+  assert strangers(pieces) == pieces
+  volume, mask, _ = spine()
+  assert any("T9, T10 may be no" in n for n in doubts(volume, mask, pieces))
+  assert (
+    strangers(row_of(("T9", 20.0, 0.0, True), ("T10", 22.0, 2.0, True))) == []
+  )
+  assert (
+    strangers(row_of(("C3", 17.0, 0.7, True), ("C4", 16.0, 0.7, True))) == []
+  )
+  assert strangers([]) == []

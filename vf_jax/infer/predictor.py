@@ -28,7 +28,7 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
-from vf_jax.infer.plausibility import doubts, is_anchored
+from vf_jax.infer.plausibility import doubts, is_anchored, strangers
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
@@ -175,7 +175,7 @@ class Predictor:
       notes.append("No vertebra was found in this scan.")
     notes += doubts(volume, mask, vertebrae)
     doubtful = scan_confidence(confidence[levels >= 0]) < _ABSTAIN_BELOW
-    anchored = is_anchored(vertebrae)
+    anchored = is_anchored(vertebrae) and not strangers(vertebrae)
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
     if doubtful and vertebrae:
       notes.append(
