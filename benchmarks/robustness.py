@@ -206,6 +206,41 @@ def prone(scan: Scan) -> Scan:
   return Scan(Volume(voxels, canonical.ct.affine), mask)
 
 
+def bent(degrees: float) -> Callable[[Scan], Scan]:
+  """Scoliosis: slices moved to the side, steepest by half of `degrees`."""
+
+  def change(scan: Scan) -> Scan:
+    canonical = stored_as("RAS")(scan)
+    height = canonical.ct.spacing[2] * np.arange(scan.ct.voxels.shape[2])
+    wave = 2 * np.pi / height[-1]
+    most = np.tan(np.radians(degrees / 2)) / wave
+    aside = most * np.sin(wave * height) / canonical.ct.spacing[0]
+    voxels = _slices_moved(canonical.ct.voxels, aside, 1, AIR_HU)
+    mask = _slices_moved(canonical.mask, aside, 0, 0)
+    return Scan(Volume(voxels, canonical.ct.affine), mask)
+
+  return change
+
+
+def _slices_moved(array, aside, order, fill):
+  moved = [
+    ndimage.shift(array[..., i], (by, 0), order=order, cval=fill)
+    for i, by in enumerate(aside)
+  ]
+  return np.ascontiguousarray(np.stack(moved, axis=-1))
+
+
+def scaled(share: float) -> Callable[[Scan], Scan]:
+  """The same body, smaller: the size of a child, though not its bones."""
+
+  def change(scan: Scan) -> Scan:
+    affine = scan.ct.affine.copy()
+    affine[:3] *= share
+    return Scan(Volume(scan.ct.voxels, affine), scan.mask)
+
+  return change
+
+
 def around(levels: str, margin_mm: float) -> Callable[[Scan], Scan]:
   """Only a box around some vertebrae."""
 
@@ -253,6 +288,9 @@ CHANGES: dict[str, Callable[[Scan], Scan]] = {
   "low energy (HU above 0 times 1.5)": with_voxels(_low_energy),
   "two metal rods in L3": with_voxels(_screws),
   "prone, the header says supine": prone,
+  "bent to the side by 50 degrees": bent(50),
+  "0.7 of the size": scaled(0.7),
+  "0.4 of the size": scaled(0.4),
   "only L3": around("L3", 6.0),
   "only L1 and L2": around("L1 L2", 10.0),
   "only L3 to L5 and below": around("L3 L4 L5", 25.0),
