@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float16, UInt8
@@ -23,6 +24,7 @@ from vf_jax.labels import VERTEBRAE
 from vf_jax.scratch import empty, release, slabs
 from vf_jax.volume import Grid, Volume, from_network, resample
 
+_MEASURING = 4  # vertebrae at a time
 _CHUNK = 1 << 20  # voxels of the network's grid worked on at a time
 _EXTEND_MM = 4.0  # how far a level reaches beyond the network's own voxels
 
@@ -178,12 +180,14 @@ def measure(
   places = grid.to_world(centres[kept][:, ::-1].astype(float))
   ways = spine_directions(places)
   boxes = label_boxes(mask)
-  vertebrae = []
-  for i, place, way in zip(kept, places, ways):
+
+  def one(i, place, way) -> Vertebra:
     level = VERTEBRAE[levels[i]]
     box = cut_box(mask, volume, level.code, boxes.get(level.code))
     release(mask, volume.voxels)
-    vertebrae.append(
-      measure_vertebra(box, level, triple(place), float(confidence[i]), way)
+    return measure_vertebra(
+      box, level, triple(place), float(confidence[i]), way
     )
-  return compare_neighbours(vertebrae)
+
+  with ThreadPoolExecutor(_MEASURING) as pool:
+    return compare_neighbours(list(pool.map(one, kept, places, ways)))

@@ -8,11 +8,12 @@ is not among them: a spine is symmetric, and nothing else is looked at.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
 
+from vf_jax.infer.boxes import Box, label_boxes
 from vf_jax.infer.result import Vertebra
 from vf_jax.scratch import slabs
 from vf_jax.volume import Volume
@@ -98,7 +99,8 @@ def doubts(
       f"Voxels are {gap:.3g} mm long: borders and heights are coarse, and "
       "neighbours may run into each other."
     )
-  metal = _metal_ml(volume, mask)
+  boxes = label_boxes(mask)
+  metal = _metal_ml(volume, list(boxes.values()))
   if metal >= _METAL_ML:
     notes.append(
       f"{metal:.1f} ml near the spine are as dense as metal: the mask and the "
@@ -115,7 +117,7 @@ def doubts(
       f"{names} may be no vertebra: too small beside its neighbours, or "
       "without the inside of a vertebral body."
     )
-  if _turned(volume, mask, vertebrae):
+  if _turned(volume, mask, boxes, vertebrae):
     notes.append(
       "The vertebrae look turned back to front: check the orientation in the "
       "file."
@@ -123,25 +125,18 @@ def doubts(
   return notes
 
 
-def _metal_ml(volume: Volume, mask: UInt8[np.ndarray, "x y z"]) -> float:
+def _metal_ml(volume: Volume, boxes: Sequence[Box]) -> float:
   """How much near the spine is denser than any bone."""
-  margins = [int(np.ceil(_NEAR_MM / size)) for size in volume.spacing]
-  inside = [
-    np.zeros(size, bool) for size in mask.shape
-  ]  # along each axis, whether there is a vertebra
-  for part in slabs(mask):
-    bone = mask[..., part] > 0
-    inside[0] |= bone.any(axis=(1, 2))
-    inside[1] |= bone.any(axis=(0, 2))
-    inside[2][part] = bone.any(axis=(0, 1))
-  if not inside[2].any():
+  if not boxes:
     return 0.0
   x, y, z_range = (
     slice(
-      max(0, int(line.argmax()) - margin),
-      int(line.nonzero()[0][-1]) + margin + 1,
+      max(0, min(box[axis].start for box in boxes) - margin),
+      max(box[axis].stop for box in boxes) + margin,
     )
-    for line, margin in zip(inside, margins, strict=True)
+    for axis, margin in enumerate(
+      int(np.ceil(_NEAR_MM / size)) for size in volume.spacing
+    )
   )
   near = volume.voxels[x, y, z_range]
   count = sum(
@@ -153,24 +148,22 @@ def _metal_ml(volume: Volume, mask: UInt8[np.ndarray, "x y z"]) -> float:
 def _turned(
   volume: Volume,
   mask: UInt8[np.ndarray, "x y z"],
+  boxes: Mapping[int, Box],
   vertebrae: Sequence[Vertebra],
 ) -> bool:
   """Whether most bodies do not lie before their arches."""
-  whole = [v for v in vertebrae if v.complete and v.level[0] in "TL"]
+  whole = [
+    v
+    for v in vertebrae
+    if v.complete and v.level[0] in "TL" and v.code in boxes
+  ]
   if len(whole) < _ENOUGH:
     return False
-  sums = np.zeros((256, 3))
-  counts = np.zeros(256)
-  for part in slabs(mask):
-    slab = mask[..., part]
-    places = np.nonzero(slab)
-    codes = slab[places]
-    count = np.bincount(codes, minlength=256)
-    counts += count
-    for axis, values in enumerate(places):
-      sums[:, axis] += np.bincount(codes, weights=values, minlength=256)
-    sums[:, 2] += count * part.start
-  codes = np.array([v.code for v in whole])
-  centroids = volume.grid.to_world(sums[codes] / counts[codes, None])
+  voxels = []
+  for vertebra in whole:
+    box = boxes[vertebra.code]
+    places = np.argwhere(mask[box] == vertebra.code)
+    voxels.append(places.mean(axis=0) + [side.start for side in box])
+  centroids = volume.grid.to_world(np.array(voxels))
   bodies = np.array([v.centre_mm for v in whole])
   return bool(np.median(bodies[:, 1] - centroids[:, 1]) < _AHEAD_MM)
