@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes the weights of the package from nothing but this repository, with its
-# history, and a seed: phantoms, store, training on from the first weights (an hour
-# and a half on two cores; killed or stopped, the same command goes on), export. The
-# recipe is configs/default.py.
+# history, and a seed: phantoms, store, training on from the weights of the second
+# stage (an hour and a half on two cores; killed or stopped, the same command goes
+# on), export. The recipe is configs/default.py, the stages are in docs/training.md.
 #
 #     launch/default_weights.sh FOLDER
 set -euo pipefail
@@ -10,17 +10,27 @@ folder=${1:?usage: launch/default_weights.sh FOLDER}
 here=$(cd "$(dirname "$0")/.." && pwd)
 run() { nice -n 10 vf-jax "$@"; }
 
-run phantom --out "$folder/phantoms" --cases 144 --seed 1
-p=$folder/phantoms
-run prepare "$p/verse" "$p/ctspine1k" "$p/spineweb" "$p/cohort" \
-  --out "$folder/prepared" --spacing 2
+# NAME, then what `vf-jax phantom` is asked for.
+phantoms() {
+  local p=$folder/$1
+  shift
+  run phantom --out "$p" --seed 1 "$@"
+  run prepare "$p/verse" "$p/ctspine1k" "$p/spineweb" "$p/cohort" \
+    --out "$p/store" --spacing 2
+}
+
+phantoms usual --cases 144
+phantoms necks --cases 48 --first 144 --spans C1-T3,C1-C7,C1-T6,C2-T4,C3-T2
+phantoms hips --cases 32 --first 192 \
+  --spans L3-sacrum,L1-sacrum,T11-sacrum,T9-sacrum,T5-sacrum \
+  --variants "T13=0.12,L6=0.2,absent T12=0.08"
 [ -e "$folder/store/store.json" ] ||
-  run merge "phantom=$folder/prepared" "$here/tests/data/store" \
-    --out "$folder/store"
-# configs/tiny.py, 2,400 steps: what the package held before (docs/training.md).
-mkdir -p "$folder/first"
-git -C "$here" archive fcfc3bf vf_jax/assets/weights |
-  tar -x -C "$folder/first" --strip-components=3
+  run merge "phantom=$folder/necks/store" "phantom=$folder/hips/store" \
+    "phantom=$folder/usual/store" "$here/tests/data/store" --out "$folder/store"
+# The package's weights of before: default.py on the first 144 phantoms.
+mkdir -p "$folder/before"
+git -C "$here" archive 5eff90b vf_jax/assets/weights |
+  tar -x -C "$folder/before" --strip-components=3
 run train --config "$here/configs/default.py" --workdir "$folder/run" \
-  --config.data.store="$folder/store" --config.train.init="$folder/first"
+  --config.data.store="$folder/store" --config.train.init="$folder/before"
 run export "$folder/run" --out "$folder/weights"
