@@ -206,6 +206,14 @@ def prone(scan: Scan) -> Scan:
   return Scan(Volume(voxels, canonical.ct.affine), mask)
 
 
+def upside_down(scan: Scan) -> Scan:
+  """Slices in the other order, which the header does not say."""
+  canonical = stored_as("RAS")(scan)
+  voxels = np.ascontiguousarray(canonical.ct.voxels[..., ::-1])
+  mask = np.ascontiguousarray(canonical.mask[..., ::-1])
+  return Scan(Volume(voxels, canonical.ct.affine), mask)
+
+
 def bent(degrees: float) -> Callable[[Scan], Scan]:
   """Scoliosis: slices moved to the side, steepest by half of `degrees`."""
 
@@ -288,6 +296,7 @@ CHANGES: dict[str, Callable[[Scan], Scan]] = {
   "low energy (HU above 0 times 1.5)": with_voxels(_low_energy),
   "two metal rods in L3": with_voxels(_screws),
   "prone, the header says supine": prone,
+  "slices from foot to head, the header says head to foot": upside_down,
   "bent to the side by 50 degrees": bent(50),
   "0.7 of the size": scaled(0.7),
   "0.4 of the size": scaled(0.4),

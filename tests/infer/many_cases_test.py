@@ -113,6 +113,7 @@ def test_a_bad_file_is_told_kept_and_tried_again(quick, scans, tmp_path):
   assert "gzip" in rows["b"]["fault"]
   assert rows["a"]["levels"] == "L3"
   assert rows["a"]["least_confidence"] == "0.75"
+  assert rows["a"]["abstained"] == "no"
   (scans / "b_ct.nii.gz").write_bytes(whole)
   result = run(quick, scans, out)
   assert (result.done, result.skipped) == (("b",), ("a", "c", "d"))

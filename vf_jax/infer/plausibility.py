@@ -114,8 +114,8 @@ def doubts(
   if found := strangers(vertebrae):
     names = ", ".join(v.level for v in found)
     notes.append(
-      f"{names} may be no vertebra: too small beside its neighbours, or "
-      "without the inside of a vertebral body."
+      f"{names} may be no vertebra (too small beside its neighbours, or "
+      "without the inside of a vertebral body): every level may be one off."
     )
   if _turned(volume, mask, boxes, vertebrae):
     notes.append(

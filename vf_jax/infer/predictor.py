@@ -175,7 +175,7 @@ class Predictor:
       notes.append("No vertebra was found in this scan.")
     notes += doubts(volume, mask, vertebrae)
     doubtful = scan_confidence(confidence[levels >= 0]) < _ABSTAIN_BELOW
-    anchored = is_anchored(vertebrae) and not strangers(vertebrae)
+    anchored = is_anchored(vertebrae)
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
     if doubtful and vertebrae:
       notes.append(
@@ -210,7 +210,7 @@ class Predictor:
       lesions=tuple(lesions),
       warnings=tuple(notes),
       run=run,
-      abstained=doubtful or not anchored,
+      abstained=doubtful or not anchored or bool(strangers(vertebrae)),
     )
 
   @functools.cached_property

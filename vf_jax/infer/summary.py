@@ -20,7 +20,14 @@ SUMMARY = "summary.csv"
 
 COLUMNS = (
   *("case", "state", "input", "vertebrae", "levels", "least_confidence"),
-  *("lesions", "seconds", "warnings", "fault", "checkpoint_sha256"),
+  *(
+    "abstained",
+    "lesions",
+    "seconds",
+    "warnings",
+    "fault",
+    "checkpoint_sha256",
+  ),
 )
 _ROUNDS = 5
 
@@ -94,6 +101,7 @@ def _done(run: Mapping[str, Any], case: str) -> dict[str, Any]:
     "vertebrae": len(found["levels"]),
     "levels": " ".join(found["levels"]),
     "least_confidence": found["least_confidence"],
+    "abstained": "yes" if found["abstained"] else "no",
     "lesions": found["lesions"],
     "seconds": run["seconds"]["total"],
     "warnings": " | ".join(run["warnings"]),
