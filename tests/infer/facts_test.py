@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 
+from vf_jax.infer import facts
 from vf_jax.infer.boxes import cut_box, label_boxes, locate_box
 from vf_jax.infer.facts import (
   VertebraBox,
@@ -20,6 +22,7 @@ from vf_jax.volume import Grid, Volume
 
 CORTEX, CORE, ARCH = 700, 150, 500
 UP = np.array([0.0, 0.0, 1.0])
+_FAR = 99  # layers between a box and the end of the scan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ def draw(vertebra, spacing=(1.0, 1.0, 1.0), turn=None, signs=(1, 1, 1)):
   grid = Grid(shape, affine)
   places = grid.to_world(np.indices(shape).reshape(3, -1).T)
   hu = vertebra.paint((places - (5.0, -20.0, 300.0)) @ turn).reshape(shape)
-  return VertebraBox(hu > -500, hu, grid, ((False, False),) * 3)
+  return VertebraBox(hu > -500, hu, grid, ((_FAR, _FAR),) * 3)
 
 
 def measure(box, level="L2", up=UP, off=(2.0, -2.0, 1.5)):
@@ -136,7 +139,7 @@ def cut_above(box, share):
   """The box as a scan that ends in the upper part of the vertebra."""
   last = int(box.mask.shape[2] * share)
   grid = Grid((*box.grid.shape[:2], last), box.grid.affine)
-  ends = ((False, False), (False, False), (False, True))
+  ends = ((_FAR, _FAR), (_FAR, _FAR), (_FAR, 0))
   return VertebraBox(box.mask[..., :last], box.hu[..., :last], grid, ends)
 
 
@@ -161,7 +164,7 @@ def test_a_cut_process_leaves_the_body_whole():
       affine=box.grid.affine
       + np.array([[0] * 4, [0, 0, 0, 30], *[[0] * 4] * 2]),
     ),
-    ((False, False), (True, False), (False, False)),
+    ((_FAR, _FAR), (0, _FAR), (_FAR, _FAR)),
   )
   v = measure(cut)
   assert not v.complete
@@ -196,6 +199,47 @@ def test_crush_is_against_whole_neighbours():
   assert "no neighbour" in alone.partial["crush_ratio"]
 
 
+def test_crush_is_not_against_vertebrae_farther_away():
+  whole = measure(draw(Drawn()))
+  upper, lower = (
+    dataclasses.replace(whole, level=name, code=BY_NAME[name].code)
+    for name in ("L1", "L3")
+  )
+  for rated in compare_neighbours([upper, lower]):
+    assert np.isnan(rated.crush_ratio)
+    assert "no neighbour" in rated.partial["crush_ratio"]
+  t12 = dataclasses.replace(whole, level="T12", code=BY_NAME["T12"].code)
+  first, _ = compare_neighbours([t12, upper])  # T13 is rare, not missing
+  assert first.crush_ratio == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("away", "whole"), [(0, False), (2, False), (3, True)])
+def test_bone_within_the_border_is_cut_wherever_its_box_begins(away, whole):
+  mask = np.ones((20, 20, 20), bool)
+  grid = Grid(mask.shape, np.diag([0.5, 0.5, 0.5, 1.0]))
+  ends = ((9, 9), (9, 9), (9, away))
+  box = VertebraBox(mask, mask.astype(np.int16), grid, ends)
+  assert measure(box).complete is whole
+
+
+def test_a_ratio_without_its_height_has_a_reason(monkeypatch):
+  monkeypatch.setattr(
+    facts,
+    "body_heights",
+    lambda frame, body: {
+      "height_anterior_mm": 20.0,
+      "height_middle_mm": 20.0,
+      "height_posterior_mm": math.nan,
+    },
+  )
+  found = measure(draw(Drawn()))
+  for name in ("wedge_ratio", "biconcave_ratio", "crush_ratio"):
+    assert "no end plates" in found.partial[name]
+  assert "height_middle_mm" not in found.partial
+  (_, rated) = compare_neighbours([found, found])
+  assert np.isnan(rated.crush_ratio)
+
+
 def test_directions_follow_the_spine():
   centres = np.array([[0, 0, 60.0], [0, 0, 30], [0, 30, 0], [0, 30, 0]])
   ways = spine_directions(centres)
@@ -214,7 +258,7 @@ def test_boxes_are_those_of_each_code_over_all_slabs():
   assert boxes[20] == np.s_[3:9, 4:10, 20:70]
   volume = Volume(mask.astype(np.int16), np.diag([2.0, 2, 3, 1]))
   box = cut_box(mask, volume, 21, boxes[21])
-  assert box.ends == ((True, False), (False, True), (False, True))
+  assert box.ends == ((0, 18), (28, 0), (88, 0))
   np.testing.assert_allclose(box.grid.affine[:3, 3], (0, 56, 264))
   assert cut_box(mask, volume, 5, None).mask.sum() == 0
 

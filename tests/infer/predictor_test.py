@@ -322,3 +322,14 @@ def test_sweeping_equals_one_forward_pass_of_the_network(untrained, make_ct):
 
 def test_every_level_the_numbering_gives_has_a_code():
   assert len({v.code for v in VERTEBRAE}) == len(VERTEBRAE) == 26
+
+
+def test_a_scan_whose_box_would_fill_the_memory_is_refused(oracle):
+  # A thread of voxels along the diagonal of a room.
+  affine = np.diag([10.0, 10.0, 10.0, 1.0])
+  affine[:3, :3] = rotation(45, 0) @ rotation(45, 1) * 10.0
+  voxels = np.full((2, 2, 600), -1000, np.int16)
+  voxels[0, 0, :300] = 40
+  voxels[0, 0, :30] = 700
+  with pytest.raises(InputError, match="mm large"):
+    oracle(Volume(voxels, affine), "thread")

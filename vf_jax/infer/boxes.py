@@ -77,7 +77,7 @@ def cut_box(
     hu=np.asarray(volume.voxels[box]),
     grid=Grid(own.shape, affine),
     ends=tuple(
-      (side.start == 0, side.stop == size)
+      (side.start, size - side.stop)
       for side, size in zip(box, mask.shape, strict=True)
     ),
   )

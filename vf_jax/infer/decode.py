@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 
 from vf_jax.config import STEM_STRIDE, PredictConfig
 from vf_jax.infer.number_keypoints import number_keypoints
-from vf_jax.infer.points import find_peaks, is_fragment
+from vf_jax.infer.points import drop_crumbs, find_peaks
 from vf_jax.infer.sweep import Sweep
 
 __all__ = [
@@ -93,8 +93,8 @@ def find_instances(
   rename = np.full(len(centres) + 1, -1)
   rename[spine] = np.arange(len(spine))
   owner = rename[owner] + 1
-  owner[is_fragment(points, owner, shape)] = 0
   ids[tuple(points.T)] = owner
+  drop_crumbs(ids)
   notes: tuple[str, ...] = ()
   lost = len(centres) - len(spine)
   if lost:

@@ -9,6 +9,7 @@ measured is NaN and listed too. None is ever a silent 0.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ from scipy import ndimage
 
 from vf_jax.infer.body_frame import BodyFrame, find_frame, plates
 from vf_jax.infer.result import Vertebra, heights_ratio
-from vf_jax.labels import Level
+from vf_jax.labels import BY_CODE, Level
+from vf_jax.multispine.neighbours import skipped
 from vf_jax.volume import Grid
 
 _BORDER_MM = 1.5  # bone this close to the end of the scan is taken as cut
@@ -33,7 +35,13 @@ _BANDS = {
   "height_posterior_mm": (0.80, 0.95),
 }
 CORE = ("core_ml", "core_mean_hu", "core_median_hu")
-HEIGHTS = (*_BANDS, "wedge_ratio", "biconcave_ratio", "crush_ratio")
+# Ratio -> the heights of this vertebra that it is made of.
+_RATIOS = {
+  "wedge_ratio": ("height_anterior_mm", "height_posterior_mm"),
+  "biconcave_ratio": ("height_middle_mm", "height_posterior_mm"),
+  "crush_ratio": ("height_posterior_mm",),
+}
+HEIGHTS = (*_BANDS, *_RATIOS)
 _NAN = float("nan")
 
 
@@ -45,14 +53,13 @@ class VertebraBox:
     mask: of this vertebra alone.
     hu: the CT in the same box, HU.
     grid: of the box.
-    ends: for each array axis, whether its first and its last layer are those
-      of the scan.
+    ends: for each array axis, layers of the scan before and behind the box.
   """
 
   mask: Bool[np.ndarray, "x y z"]
   hu: Num[np.ndarray, "x y z"]
   grid: Grid
-  ends: tuple[tuple[bool, bool], ...]
+  ends: tuple[tuple[int, int], ...]
 
 
 def measure_vertebra(
@@ -126,7 +133,9 @@ def measure_vertebra(
     heights = body_heights(frame, body)
     for name, height in heights.items():
       if not np.isfinite(height):
-        partial[name] = "the mask shows no end plates there"
+        reason = "the mask shows no end plates there"
+        names = [name, *(r for r, of in _RATIOS.items() if name in of)]
+        partial |= dict.fromkeys(names, reason)
   measures: dict[str, Any] = {**means, **heights, "partial": partial}
   return dataclasses.replace(vertebra, **measures)
 
@@ -186,20 +195,28 @@ def compare_neighbours(vertebrae: Sequence[Vertebra]) -> list[Vertebra]:
   """Sets the crush ratio of every vertebra.
 
   Args:
-    vertebrae: of one spine, from head to foot, none left out between.
+    vertebrae: of one spine, from head to foot.
 
   Returns:
     The same with `crush_ratio`: posterior height over the mean of those of
-    the next level above and below, as far as they are measured in full.
+    the next level above and below, as far as they are there and measured in
+    full.
   """
   heights = [
     _NAN if "height_posterior_mm" in v.partial else v.height_posterior_mm
     for v in vertebrae
   ]
+  beside = [
+    not skipped(BY_CODE[upper.code], BY_CODE[lower.code])
+    for upper, lower in itertools.pairwise(vertebrae)
+  ]
   rated = []
   for i, vertebra in enumerate(vertebrae):
-    near = [heights[j] for j in (i - 1, i + 1) if 0 <= j < len(heights)]
-    near = [height for height in near if np.isfinite(height)]
+    near = [
+      heights[j]
+      for j, gap in ((i - 1, i - 1), (i + 1, i))
+      if 0 <= gap < len(beside) and beside[gap] and np.isfinite(heights[j])
+    ]
     if near:
       crush = heights_ratio(vertebra.height_posterior_mm, float(np.mean(near)))
       rated.append(dataclasses.replace(vertebra, crush_ratio=crush))
@@ -237,10 +254,8 @@ def _lookup(core, frame: BodyFrame, local):
 def _at_ends(box: VertebraBox, where) -> Bool[np.ndarray, " voxels"]:
   """Which voxels lie at an end of the scan."""
   cut = np.zeros(len(where), bool)
-  for axis, (first, last) in enumerate(box.ends):
+  for axis, (before, behind) in enumerate(box.ends):
     layers = max(1, int(_BORDER_MM / box.grid.spacing[axis]))
-    if first:
-      cut |= where[:, axis] < layers
-    if last:
-      cut |= where[:, axis] >= box.mask.shape[axis] - layers
+    cut |= where[:, axis] < layers - before
+    cut |= where[:, axis] >= box.mask.shape[axis] + behind - layers
   return cut

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float16, UInt8
 from scipy import ndimage
 
-from vf_jax.infer.boxes import cut_box, label_boxes
+from vf_jax.infer.boxes import cut_box
 from vf_jax.infer.decode import Instances
 from vf_jax.infer.facts import (
   compare_neighbours,
@@ -161,7 +162,7 @@ def _bounds(inside, margin: int) -> tuple[slice, ...]:
 
 
 def measure(
-  centres, levels, confidence, mask, grid: Grid, volume: Volume
+  centres, levels, confidence, mask, boxes, grid: Grid, volume: Volume
 ) -> list[Vertebra]:
   """Measures every vertebra on the native voxels, box by box.
 
@@ -170,6 +171,7 @@ def measure(
     levels: index into `VERTEBRAE` of each, -1 = rejected.
     confidence: of each level.
     mask: VerSe codes on the native grid.
+    boxes: around each code of the mask.
     grid: of the network.
     volume: the CT, HU.
 
@@ -179,15 +181,15 @@ def measure(
   kept = [i for i, index in enumerate(levels) if index >= 0]
   places = grid.to_world(centres[kept][:, ::-1].astype(float))
   ways = spine_directions(places)
-  boxes = label_boxes(mask)
 
   def one(i, place, way) -> Vertebra:
     level = VERTEBRAE[levels[i]]
     box = cut_box(mask, volume, level.code, boxes.get(level.code))
-    release(mask, volume.voxels)
-    return measure_vertebra(
+    vertebra = measure_vertebra(
       box, level, triple(place), float(confidence[i]), way
     )
+    release(mask, volume.voxels)
+    return vertebra
 
-  with ThreadPoolExecutor(_MEASURING) as pool:
+  with ThreadPoolExecutor(min(_MEASURING, os.cpu_count() or 1)) as pool:
     return compare_neighbours(list(pool.map(one, kept, places, ways)))

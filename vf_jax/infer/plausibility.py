@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from vf_jax.infer.boxes import Box, label_boxes
+from vf_jax.infer.boxes import Box
 from vf_jax.infer.result import Vertebra
 from vf_jax.scratch import slabs
 from vf_jax.volume import Volume
@@ -80,6 +80,7 @@ def strangers(vertebrae: Sequence[Vertebra]) -> list[Vertebra]:
 def doubts(
   volume: Volume,
   mask: UInt8[np.ndarray, "x y z"],
+  boxes: Mapping[int, Box],
   vertebrae: Sequence[Vertebra],
 ) -> list[str]:
   """Looks for what makes a result doubtful.
@@ -87,6 +88,7 @@ def doubts(
   Args:
     volume: the CT, HU.
     mask: VerSe codes on its grid.
+    boxes: around each code of the mask.
     vertebrae: from head to foot.
 
   Returns:
@@ -99,7 +101,6 @@ def doubts(
       f"Voxels are {gap:.3g} mm long: borders and heights are coarse, and "
       "neighbours may run into each other."
     )
-  boxes = label_boxes(mask)
   metal = _metal_ml(volume, list(boxes.values()))
   if metal >= _METAL_ML:
     notes.append(

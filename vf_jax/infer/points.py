@@ -6,12 +6,9 @@ Vertebrae fill a hundredth of a scan. Nothing here is as large as the scan.
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
-from jaxtyping import Bool, Float, Integer
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
+from jaxtyping import Float, UInt8
+from scipy import ndimage
 
 _CHUNK = 1 << 21  # voxels of the smoothed votes that are made at a time
 _TRUNCATE = 4.0
@@ -91,41 +88,20 @@ def _apart(places, heights, distance):
   return kept
 
 
-def is_fragment(
-  points: Integer[np.ndarray, "points 3"],
-  owner: Integer[np.ndarray, " points"],
-  shape: tuple[int, int, int],
-) -> Bool[np.ndarray, " points"]:
-  """Tells which voxels lie in crumbs of their instance.
+def drop_crumbs(ids: UInt8[np.ndarray, "*shape"]) -> None:
+  """Clears crumbs of instances, in place.
 
   Voxels that touch by a face, an edge or a corner are one part. A part below a
   tenth of the largest of its instance is a crumb.
 
   Args:
-    points: voxels in the order of `np.argwhere`.
-    owner: instance of each voxel, from 1; 0 is no instance.
-    shape: of the voxel grid.
-
-  Returns:
-    Whether each voxel is in a crumb; never for owner 0.
+    ids: instance of each voxel, 0 is none.
   """
-  # With a rim around the grid, no neighbour is found across its border.
-  strides = np.array([(shape[1] + 2) * (shape[2] + 2), shape[2] + 2, 1])
-  flat = (points + 1) @ strides
-  pairs = []
-  for step in itertools.product((-1, 0, 1), repeat=3):
-    if step <= (0, 0, 0):
+  for number, box in enumerate(ndimage.find_objects(ids), start=1):
+    if box is None:
       continue
-    wanted = flat + strides @ step
-    place = np.minimum(np.searchsorted(flat, wanted), len(flat) - 1)
-    both = np.flatnonzero((flat[place] == wanted) & (owner[place] == owner))
-    pairs.append(np.stack([both, place[both]]))
-  left, right = np.concatenate(pairs, axis=1)
-  links = sparse.coo_array(
-    (np.ones(len(left), bool), (left, right)), (len(flat), len(flat))
-  )
-  _, part = csgraph.connected_components(links, directed=False)
-  sizes = np.bincount(part)[part]
-  largest = np.zeros(int(owner.max(initial=0)) + 1)
-  np.maximum.at(largest, owner, sizes)
-  return (owner > 0) & (sizes < _SMALL * largest[owner])
+    own = ids[box] == number
+    parts, _ = ndimage.label(own, np.ones((3,) * ids.ndim))
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    ids[box][own & (sizes[parts] < _SMALL * sizes.max())] = 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.resources
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from vf_jax.config import STEM_STRIDE, Config
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.arrays import as_volume
-from vf_jax.infer.boxes import locate_box
+from vf_jax.infer.boxes import label_boxes, locate_box
 from vf_jax.infer.decode import (
   LesionBox,
   find_instances,
@@ -51,6 +52,7 @@ from vf_jax.volume import (
 _UNSURE = 0.5
 # Lower quartile of the bodies' confidences; docs/method.md says how it was set.
 _ABSTAIN_BELOW = 0.75
+_MOST_VOXELS = 1 << 29  # of the network's grid: 4 m^3 at 2 mm
 _RANGE_HU = (AIR_HU, 3071)  # what the network is shown
 _NO_LESION = -1e4  # a logit that no threshold lets through
 
@@ -145,6 +147,13 @@ class Predictor:
     if check.verdict != "ok":
       notes.append(check.message)
     grid = network_grid(volume.grid, self.config.model.spacing_mm)
+    if math.prod(grid.shape) > _MOST_VOXELS:
+      edges = " x ".join(f"{n * grid.spacing[0]:.0f}" for n in grid.shape)
+      raise InputError(
+        case,
+        f"its box, upright, is {edges} mm large.",
+        "correct the affine, or crop the scan.",
+      )
     image = self._to_network(volume, grid)
     spacing = np.sort(np.array(volume.spacing, np.float32))
     prepared = time.monotonic()
@@ -168,12 +177,13 @@ class Predictor:
     mask = carry_back(
       region, levels, grid, volume.grid, self.config.predict.threshold
     )
-    vertebrae = measure(centres, levels, confidence, mask, grid, volume)
+    around = label_boxes(mask)
+    vertebrae = measure(centres, levels, confidence, mask, around, grid, volume)
     vertebrae = _keep_visible(vertebrae, notes)
     lesions = _place_lesions(boxes, grid, mask, volume.grid, vertebrae)
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
-    notes += doubts(volume, mask, vertebrae)
+    notes += doubts(volume, mask, around, vertebrae)
     doubtful = scan_confidence(confidence[levels >= 0]) < _ABSTAIN_BELOW
     anchored = is_anchored(vertebrae)
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]

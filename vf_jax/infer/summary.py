@@ -30,6 +30,7 @@ COLUMNS = (
   ),
 )
 _ROUNDS = 5
+_ANSWER = {True: "yes", False: "no", None: ""}  # none: of an older version
 
 
 def write_summary(out: str | os.PathLike[str]) -> pathlib.Path:
@@ -101,7 +102,7 @@ def _done(run: Mapping[str, Any], case: str) -> dict[str, Any]:
     "vertebrae": len(found["levels"]),
     "levels": " ".join(found["levels"]),
     "least_confidence": found["least_confidence"],
-    "abstained": "yes" if found["abstained"] else "no",
+    "abstained": _ANSWER[found.get("abstained")],
     "lesions": found["lesions"],
     "seconds": run["seconds"]["total"],
     "warnings": " | ".join(run["warnings"]),
