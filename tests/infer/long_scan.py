@@ -22,7 +22,7 @@ from vf_jax.infer.predictor import Predictor
 from vf_jax.infer.sweep import WindowOutputs
 from vf_jax.io import nifti
 from vf_jax.report.page import write_report
-from vf_jax.scratch import empty
+from vf_jax.scratch import empty, release
 from vf_jax.volume import Grid
 
 EDGE, PIXEL_MM = 320, 0.5
@@ -63,6 +63,7 @@ def make_scan(path: pathlib.Path, slices: int) -> None:
     hu = np.where(away < 70, 40.0, -1000.0) + noise
     hu[np.hypot(away, height) < 12] = 500
     voxels[:, :, place] = hu
+    release(voxels)  # What is measured is the prediction.
   affine = np.diag([PIXEL_MM, PIXEL_MM, PIXEL_MM, 1.0])
   nifti.write(path, voxels, like=Grid(shape, affine))
 

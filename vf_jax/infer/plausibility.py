@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from vf_jax.infer.boxes import Box
 from vf_jax.infer.result import Vertebra
-from vf_jax.scratch import slabs
+from vf_jax.scratch import release, slabs
 from vf_jax.volume import Volume
 
 _THICK_MM = 5.0
@@ -165,6 +165,7 @@ def _turned(
     box = boxes[vertebra.code]
     places = np.argwhere(mask[box] == vertebra.code)
     voxels.append(places.mean(axis=0) + [side.start for side in box])
+    release(mask)
   centroids = volume.grid.to_world(np.array(voxels))
   bodies = np.array([v.centre_mm for v in whole])
   return bool(np.median(bodies[:, 1] - centroids[:, 1]) < _AHEAD_MM)
