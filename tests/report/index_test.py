@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pytest
 from page_test import Page
 
 from vf_jax.infer.result import Lesion
@@ -82,6 +83,43 @@ def test_a_damaged_file_is_said_and_stops_nothing(make_case, tmp_path):
   write_index(tmp_path)
   page = Page((tmp_path / "index.html").read_text())
   assert "a_vertebrae.json is missing or damaged." in page.texts
+
+
+@pytest.mark.parametrize("file", ["vertebrae", "lesions"])
+@pytest.mark.parametrize("content", ["null", "3", '"L1"', '{"L1": 1}'])
+def test_no_list_where_one_belongs_is_said(make_case, tmp_path, file, content):
+  write_case(tmp_path, make_case, "a", pages=False)
+  (tmp_path / "a" / f"a_{file}.json").write_text(f'{{"{file}": {content}}}')
+  write_index(tmp_path)
+  page = Page((tmp_path / "index.html").read_text())
+  assert f"a_{file}.json is missing or damaged." in page.texts
+
+
+@pytest.mark.parametrize("content", ["null", "3", '["wedge_ratio"]', "true"])
+def test_a_damaged_vertebra_is_said_and_left_out(make_case, tmp_path, content):
+  write_case(tmp_path, make_case, "a", pages=False)
+  path = tmp_path / "a" / "a_vertebrae.json"
+  content = f'{{"level": "L1", "confidence": 0.1, "partial": {content}}}'
+  whole = '{"level": "L2", "confidence": 0.8, "partial": {}}'
+  path.write_text(f'{{"vertebrae": [{content}, null, {whole}]}}')
+  write_index(tmp_path)
+  page = Page((tmp_path / "index.html").read_text())
+  assert (
+    "a_vertebrae.json is damaged: 2 of 3 vertebrae cannot be read."
+    in page.texts
+  )
+  assert "80\N{NO-BREAK SPACE}%" in page.texts
+
+
+@pytest.mark.parametrize(
+  "content", ["null", "[]", '{"warnings": 3}', "[" * 9999]
+)
+def test_a_damaged_run_is_said(make_case, tmp_path, content):
+  write_case(tmp_path, make_case, "a", pages=False)
+  (tmp_path / "a" / "run.json").write_text(content)
+  write_index(tmp_path)
+  page = Page((tmp_path / "index.html").read_text())
+  assert "run.json is missing or damaged." in page.texts
 
 
 def test_a_page_of_somebody_else_is_left_alone(make_case, tmp_path):

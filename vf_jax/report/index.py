@@ -22,6 +22,8 @@ from vf_jax.report.style import INDEX_STYLE, STYLE
 
 _NONE = "\N{EN DASH}"
 _MARK = '<meta name="generator" content="vf-jax index">'
+# What reading an entry of a JSON file may raise.
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, RecursionError)
 
 
 def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -57,28 +59,39 @@ def _read_case(folder: pathlib.Path) -> dict[str, Any]:
   name = folder.name
   warnings: list[str] = []
 
-  def read(path: pathlib.Path) -> Mapping[str, Any]:
+  def read(file: str, key: str) -> list[Any]:
     try:
-      content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-      content = None
-    if isinstance(content, dict):
-      return content
-    warnings.append(f"{path.name} is missing or damaged.")
-    return {}
+      found = json.loads((folder / file).read_text("utf-8"))[key]
+    except _DAMAGED:
+      found = None
+    if isinstance(found, list):
+      return found
+    warnings.append(f"{file} is missing or damaged.")
+    return []
 
-  run = read(folder / "run.json")
-  vertebrae = read(folder / f"{name}_vertebrae.json").get("vertebrae", [])
-  lesions = read(folder / f"{name}_lesions.json").get("lesions", [])
-  noted = run.get("warnings")
+  noted = read("run.json", "warnings")
+  vertebrae = read(f"{name}_vertebrae.json", "vertebrae")
+  sound = [v for v in vertebrae if _is_sound(v)]
+  if len(sound) < len(vertebrae):
+    warnings.append(
+      f"{name}_vertebrae.json is damaged: {len(vertebrae) - len(sound)} of "
+      f"{len(vertebrae)} vertebrae cannot be read."
+    )
+  lesions = read(f"{name}_lesions.json", "lesions")
   return {
     "name": name,
-    "warnings": [*(noted if isinstance(noted, list) else []), *warnings],
-    "vertebrae": [v for v in vertebrae if isinstance(v, dict)],
+    "warnings": [*noted, *warnings],
+    "vertebrae": sound,
     "lesions": len(lesions),
     "picture": (folder / f"{name}_overview.png").is_file(),
     "report": (folder / f"{name}_report.html").is_file(),
   }
+
+
+def _is_sound(vertebra: Any) -> bool:
+  return isinstance(vertebra, dict) and isinstance(
+    vertebra.get("partial", {}), dict
+  )
 
 
 def _render(cases: Sequence[Mapping[str, Any]]) -> str:
