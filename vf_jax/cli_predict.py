@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 
@@ -152,7 +153,8 @@ def _predict(
     CohortOptions(inputs, options.overwrite, options.dicom_seg),
     Progress(len(cases)),
   )
-  if (result.done or result.skipped) and not result.stopped:
+  # Also if every case was refused: an older page does not say so.
+  if os.path.isdir(options.out) and not result.stopped:
     write_index(options.out)
   failed = [*result.refused, *result.broken]
   if len(cases) > 1:

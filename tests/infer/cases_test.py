@@ -491,6 +491,19 @@ def test_a_refused_file_does_not_stop_the_others(ct, tmp_path, predict, capsys):
   assert "last: T12, L1, L2, L3, L4" in said.out
 
 
+def test_the_index_says_that_every_case_was_refused(
+  ct, tmp_path, predict, capsys
+):
+  path = tmp_path / "a.nii.gz"
+  path.write_bytes(ct.read_bytes())
+  assert predict(path, "--out", tmp_path / "out") == 0
+  page = tmp_path / "out" / "index.html"
+  assert "did not do this case" not in page.read_text("utf-8")
+  path.write_bytes(ct.read_bytes()[:2000])
+  assert predict(path, "--out", tmp_path / "out") == 3
+  assert "did not do this case" in page.read_text("utf-8")
+
+
 def test_all_well_is_zero_and_silent(ct, tmp_path, predict, capsys):
   assert predict(ct, "--out", tmp_path) == 0
   said = capsys.readouterr()

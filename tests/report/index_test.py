@@ -122,6 +122,52 @@ def test_a_damaged_run_is_said(make_case, tmp_path, content):
   assert "run.json is missing or damaged." in page.texts
 
 
+def fail(folder, name, text=None):
+  record = {"case": name, "fault": "holds <no> image.", "fix": "look."}
+  (folder / ".failures").mkdir(exist_ok=True)
+  path = folder / ".failures" / f"{name}.json"
+  path.write_text(json.dumps(record) if text is None else text)
+
+
+def test_a_result_older_than_a_refusal_says_so(make_case, tmp_path):
+  write_case(tmp_path, make_case, "c.1", pages=False)
+  write_case(tmp_path, make_case, "c2", pages=False)
+  fail(tmp_path, "c.1")
+  write_index(tmp_path)
+  page = Page((tmp_path / "index.html").read_text())
+  assert page.texts.count("L1\N{EN DASH}L5") == 2
+  (warning,) = (text for text in page.texts if "last run" in text)
+  assert warning == (
+    "The last run did not do this case: holds <no> image. What is shown is "
+    "older."
+  )
+  assert any(text.startswith("1 with warnings") for text in page.texts)
+  (tmp_path / ".failures" / "c.1.json").unlink()
+  write_index(tmp_path)
+  assert "last run" not in (tmp_path / "index.html").read_text()
+
+
+def test_a_case_that_was_never_done_has_a_row(make_case, tmp_path):
+  write_case(tmp_path, make_case, "a", pages=False)
+  fail(tmp_path, "b")
+  (tmp_path / "c").mkdir()  # made by somebody else
+  fail(tmp_path, "c", text="{")
+  write_index(tmp_path)
+  page = Page((tmp_path / "index.html").read_text())
+  assert "3 cases" in page.texts
+  assert page.texts.count("not done") == 2
+  assert "The last run did not do this case: holds <no> image." in page.texts
+  assert (
+    "The last run did not do this case: .failures/c.json is missing or damaged."
+    in page.texts
+  )
+  assert not any("older" in text for text in page.texts)
+  names = [
+    attrs["data-value"] for attrs in page.all("th") if "data-value" in attrs
+  ]
+  assert names == ["b", "c", "a"]
+
+
 def test_a_page_of_somebody_else_is_left_alone(make_case, tmp_path):
   write_case(tmp_path, make_case, "a", pages=False)
   (tmp_path / "index.html").write_text("mine")

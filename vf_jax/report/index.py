@@ -2,7 +2,8 @@
 """The page of a folder of cases: `index.html`, one row a case.
 
 It is made from the JSON files that every case leaves behind, so it also shows
-cases of earlier runs, and can be made again at any time.
+cases of earlier runs, and can be made again at any time. A case that the last
+run did not do says so, and why, beside what an earlier run made of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from vf_jax.infer.summary import FAILURES
 from vf_jax.io.atomic import write_bytes
 from vf_jax.report.script import SCRIPT, script_policy
 from vf_jax.report.style import INDEX_STYLE, STYLE
@@ -31,7 +33,8 @@ def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
 
   Args:
     folder: of all cases, as given to `--out`; each case is a sub-folder with
-      its `run.json`. Folders without one, and hidden ones, are left out.
+      its `run.json`, or was not done and has a file in `.failures/`. Other
+      folders, and hidden ones, are left out.
 
   Returns:
     Path of the page: `index.html`, or `vf_jax_index.html` where an
@@ -41,11 +44,10 @@ def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
     InputError: the page cannot be written.
   """
   root = pathlib.Path(folder)
-  cases = [
-    _read_case(path.parent)
-    for path in sorted(root.glob("*/run.json"))
-    if not path.parent.name.startswith(".")
-  ]
+  names = {path.parent.name for path in root.glob("*/run.json")}
+  names = {name for name in names if not name.startswith(".")}
+  names |= {path.stem for path in (root / FAILURES).glob("*.json")}
+  cases = [_read_case(root / name) for name in sorted(names)]
   page = root / "index.html"
   if page.exists() and _MARK.encode() not in page.read_bytes()[:2000]:
     page = root / "vf_jax_index.html"  # that one is somebody else's
@@ -69,6 +71,19 @@ def _read_case(folder: pathlib.Path) -> dict[str, Any]:
     warnings.append(f"{file} is missing or damaged.")
     return []
 
+  fault = _last_fault(folder)
+  if fault and not (folder / "run.json").is_file():
+    return {
+      "name": name,
+      "made": False,
+      "warnings": [fault],
+      "vertebrae": [],
+      "lesions": 0,
+      "picture": False,
+      "report": False,
+    }
+  if fault:
+    warnings.append(f"{fault} What is shown is older.")
   noted = read("run.json", "warnings")
   vertebrae = read(f"{name}_vertebrae.json", "vertebrae")
   sound = [v for v in vertebrae if _is_sound(v)]
@@ -80,12 +95,25 @@ def _read_case(folder: pathlib.Path) -> dict[str, Any]:
   lesions = read(f"{name}_lesions.json", "lesions")
   return {
     "name": name,
+    "made": True,
     "warnings": [*noted, *warnings],
     "vertebrae": sound,
     "lesions": len(lesions),
     "picture": (folder / f"{name}_overview.png").is_file(),
     "report": (folder / f"{name}_report.html").is_file(),
   }
+
+
+def _last_fault(folder: pathlib.Path) -> str:
+  """Why the last run did not do a case; empty if it did."""
+  path = folder.parent / FAILURES / f"{folder.name}.json"
+  try:
+    fault = str(json.loads(path.read_text("utf-8"))["fault"])
+  except FileNotFoundError:
+    return ""
+  except _DAMAGED:
+    fault = f"{FAILURES}/{path.name} is missing or damaged"
+  return f"The last run did not do this case: {fault.rstrip('.')}."
 
 
 def _is_sound(vertebra: Any) -> bool:
@@ -158,17 +186,20 @@ def _row(case: Mapping[str, Any]) -> str:
     ),
     default=(math.nan, ""),
   )
-  cut = sum(v.get("complete") is False for v in vertebrae)
+  cut: int | str = sum(v.get("complete") is False for v in vertebrae)
+  lesions = case["lesions"]
+  found = f"<b>{escape(_NONE.join(ends))}</b> ({len(levels)})"
+  if not case["made"]:
+    cut, lesions, found = _NONE, _NONE, "<b>not done</b>"
   return (
     f'<tr><th scope="row" data-value="{escape(name)}">{title}</th>'
     f'<td class="n" data-value="{len(case["warnings"])}">'
     f"{len(case['warnings'])}</td>"
-    f'<td class="levels"><b>{escape(_NONE.join(ends))}</b>'
-    f" ({len(levels)}){notes}</td>"
+    f'<td class="levels">{found}{notes}</td>'
     + _pair(sure, 100, 0, "\N{NO-BREAK SPACE}%")
     + f'<td class="n">{cut}</td>'
     + _pair(ratio, 1, 2, "")
-    + f'<td class="n">{case["lesions"]}</td></tr>'
+    + f'<td class="n">{lesions}</td></tr>'
   )
 
 
