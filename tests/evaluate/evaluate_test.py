@@ -15,8 +15,10 @@ import pytest
 from boxed_spine import CODES, SHAPE, spine
 
 from vf_jax import cli
+from vf_jax.errors import InputError
 from vf_jax.evaluate.evaluate import FILES, evaluate
 from vf_jax.evaluate.summary import SummaryOptions
+from vf_jax.io import nifti
 from vf_jax.volume import Grid
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -157,6 +159,22 @@ def test_what_is_refused_is_named_and_counted(
   assert list(content["refused_references"]) == ["b"]
   assert content["refused_predictions"] == ["a"]
   assert found["dice"]["value"] == 0.5
+
+
+def test_why_no_reference_can_be_read_is_told(
+  predictions, references, tmp_path
+):
+  for name in ("b", "a"):
+    references.add(name, spine())
+    predictions.add(name, spine())
+    path = references.root / name / f"{name}_seg-vert_msk.nii.gz"
+    path.write_bytes(b"none")
+  with pytest.raises(InputError, match="no reference that can") as caught:
+    evaluate(predictions.root, references.root, tmp_path / "o", workers=0)
+  with pytest.raises(InputError) as reason:
+    nifti.read_labels(references.root / "a" / "a_seg-vert_msk.nii.gz")
+  assert str(caught.value).endswith(str(reason.value))
+  assert caught.value.source == str(references.root)
 
 
 def test_no_case_in_common_is_usage(predictions, references, tmp_path, capsys):

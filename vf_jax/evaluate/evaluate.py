@@ -112,8 +112,9 @@ def evaluate(
     else:
       raise result
   if not found:
+    first = refused[min(refused)]
     raise InputError(
-      references, "holds no reference that can be read.", next(iter(refused))
+      references, f"holds no reference that can be read; the first: {first}"
     )
   cases = tuple(found[name] for name in sorted(found))
   measures = summarise(cases, summed, measured)
