@@ -261,6 +261,20 @@ def test_processes_give_the_same_tables(a_set, tmp_path):
     assert here.read_bytes() == there.read_bytes()
 
 
+@pytest.mark.skipif(
+  sys.platform != "linux", reason="other systems have no such names"
+)
+def test_a_name_that_is_no_text_is_written(predictions, references, tmp_path):
+  name = os.fsdecode(b"M\xfcller")
+  references.add(name, spine())
+  predictions.add(name, spine())
+  out = tmp_path / "o"
+  evaluate(predictions.root, references.root, out, summed=QUICK, workers=0)
+  (row,) = rows(out / "cases.csv")
+  assert row["case"] == r"M\udcfcller"
+  assert json.loads((out / "summary.json").read_text("utf-8"))["cases"] == 1
+
+
 def test_references_of_lesions_alone(predictions, references, tmp_path):
   for name in ("a", "b", "c"):
     references.add(name, lesions=[((0.0, 0.0, 0.0), 1.0)])

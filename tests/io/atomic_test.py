@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -26,6 +27,14 @@ def test_writes_and_replaces(tmp_path):
   atomic.write_bytes(path, b"two")
   assert path.read_bytes() == b"two"
   assert names(tmp_path) == [path.name]
+
+
+def test_bytes_of_a_name_that_are_no_text_are_written_as_escapes(tmp_path):
+  path = tmp_path / "a.json"
+  name = b"M\xfcller ".decode("utf-8", "surrogateescape") + "ü"
+  atomic.write_text(path, json.dumps({"case": name}, ensure_ascii=False))
+  assert path.read_bytes() == r'{"case": "M\udcfcller ü"}'.encode()
+  assert json.loads(path.read_text("utf-8")) == {"case": name}
 
 
 def test_permissions_follow_umask_and_the_old_file(tmp_path):

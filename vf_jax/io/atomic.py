@@ -80,7 +80,10 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-  """Writes UTF-8 text to a file atomically, line ends as given.
+  r"""Writes UTF-8 text to a file atomically, line ends as given.
+
+  A name of a file may hold bytes that are no text; Python reads them as lone
+  surrogates, and they are written as `\udcfc`, which JSON reads back.
 
   Args:
     path: where the file is to be.
@@ -89,7 +92,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
   Raises:
     InputError: as `atomic_write`.
   """
-  write_bytes(path, text.encode("utf-8"))
+  write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vf_jax.infer.summary import FAILURES
-from vf_jax.io.atomic import write_bytes
+from vf_jax.io.atomic import write_text
 from vf_jax.report.script import SCRIPT, script_policy
 from vf_jax.report.style import INDEX_STYLE, STYLE
 
@@ -52,7 +52,7 @@ def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
   if page.exists() and _MARK.encode() not in page.read_bytes()[:2000]:
     page = root / "vf_jax_index.html"  # that one is somebody else's
   text = _render(sorted(cases, key=lambda c: -len(c["warnings"])))
-  write_bytes(page, text.encode("utf-8", errors="replace"))
+  write_text(page, text)
   return page
 
 

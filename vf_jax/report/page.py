@@ -17,7 +17,7 @@ from html import escape
 from typing import Any
 
 from vf_jax.infer.result import CaseResult
-from vf_jax.io.atomic import write_bytes
+from vf_jax.io.atomic import write_bytes, write_text
 from vf_jax.report.overlay import (
   level_colour,
   paint_levels,
@@ -61,9 +61,7 @@ def write_report(
     InputError: the mask is not on the grid of the CT, or the file cannot be
       written.
   """
-  page = render_page(volume, result)
-  # A case may be named after a file whose name is not valid text.
-  write_bytes(path, page.encode("utf-8", errors="replace"))
+  write_text(path, render_page(volume, result))
   place = pathlib.Path(path)
   name = place.stem.removesuffix("_report") + "_overview.png"
   write_bytes(
