@@ -261,6 +261,28 @@ def test_processes_give_the_same_tables(a_set, tmp_path):
     assert here.read_bytes() == there.read_bytes()
 
 
+def test_a_prediction_of_lesions_alone_is_listed_as_none(
+  predictions, references, tmp_path
+):
+  lesions = [((0.0, 0.0, 0.0), 1.0)]
+  references.add("a", spine(), lesions=lesions)
+  predictions.add("a", lesions=lesions)
+  references.add("b", lesions=lesions)
+  predictions.add("b", lesions=lesions)
+  out = tmp_path / "o"
+  found = evaluate(
+    predictions.root, references.root, out, summed=QUICK, workers=0
+  )
+  content, _ = measures(out)
+  assert content["without_prediction"] == ["a"]
+  assert any(
+    line.startswith("1 without a prediction") and line.endswith(": a.")
+    for line in found.lines
+  )
+  states = {row["case"]: row["prediction"] for row in rows(out / "cases.csv")}
+  assert states == {"a": "missing", "b": "scored"}
+
+
 @pytest.mark.skipif(
   sys.platform != "linux", reason="other systems have no such names"
 )

@@ -110,6 +110,22 @@ def test_no_prediction_is_all_missed(predictions, references):
   assert len(found.lesions.scores) == 0
 
 
+def test_lesions_alone_are_no_prediction_of_a_mask(measure):
+  lesion = ((0.0, 20.0, 80.0), 1.0)
+  found = measure(None, spine(), pred_lesions=[lesion], ref_lesions=[lesion])
+  assert found.state == "missing"
+  assert {v.state for v in found.vertebrae} == {"missed"}
+  assert found.lesions.right_iou.tolist() == [True]
+
+
+def test_a_reference_of_lesions_alone_is_scored(measure):
+  lesion = ((0.0, 20.0, 80.0), 1.0)
+  found = measure(None, None, pred_lesions=[lesion], ref_lesions=[lesion])
+  assert found.state == "scored"
+  found = measure(spine(), None, ref_lesions=[lesion])
+  assert found.state == "scored"
+
+
 def test_another_grid_is_refused_and_counts_as_missed(measure):
   affine = AFFINE.copy()
   affine[2, 3] += 4

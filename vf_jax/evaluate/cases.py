@@ -70,6 +70,13 @@ class Pair:
   prediction: CaseFiles | None
   patient: str
 
+  @property
+  def missing(self) -> bool:
+    """Whether nothing is predicted, or lesions alone where a mask is true."""
+    if self.prediction is None:
+      return True
+    return self.reference.mask is not None and self.prediction.mask is None
+
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
@@ -77,7 +84,7 @@ class Matching:
 
   Attributes:
     pairs: every case of the reference, by name.
-    without_prediction: names; they count as missed.
+    without_prediction: names, see `Pair.missing`; they count as missed.
     without_reference: names of predictions that nothing can be said about.
   """
 
@@ -184,12 +191,13 @@ def match_cases(
   owner = {name: patient_name(name) for name in there}
   if patients is not None:
     owner = _read_patients(patients, there)
+  pairs = tuple(
+    Pair(files, predicted.get(name), owner[name])
+    for name, files in there.items()
+  )
   return Matching(
-    tuple(
-      Pair(files, predicted.get(name), owner[name])
-      for name, files in there.items()
-    ),
-    tuple(name for name in there if name not in predicted),
+    pairs,
+    tuple(pair.reference.name for pair in pairs if pair.missing),
     tuple(name for name in predicted if name not in there),
   )
 

@@ -188,7 +188,7 @@ def measure_case(
   """
   pair, options = job
   reference = read_reference(pair.reference)
-  state: CaseState = "scored" if pair.prediction else "missing"
+  state: CaseState = "missing" if pair.missing else "scored"
   notes: tuple[str, ...] = ()
   try:
     prediction = read_prediction(pair.prediction, reference)
