@@ -115,6 +115,16 @@ def test_picture_shows_image_levels_centres_and_lesions(loaded, decode_png):
   assert more.facts["lesions"] == "1"
 
 
+@pytest.mark.parametrize("away", [(80, 0, 0), (0, 90, 0), (0, 0, 300)])
+def test_a_centre_beside_the_views_paints_nothing(loaded, decode_png, away):
+  centres = loaded.centres | {
+    20: tuple(float(a + b) for a, b in zip(loaded.centres[20], away))
+  }
+  entry = make_entry(dataclasses.replace(loaded, centres=centres), ())
+  white = (_colours(entry, decode_png) == 255).all(axis=2)
+  assert 0 < white.sum() <= 10 * 4  # dots of 2 x 2 pixels
+
+
 def test_a_mask_alone_an_image_alone_and_nothing_to_follow(loaded, decode_png):
   alone = make_entry(dataclasses.replace(loaded, image=None), ())
   assert alone.facts["image"] == "none, mask alone"

@@ -256,7 +256,10 @@ def _paint(
   mark = first + len(_HUES)
   for point in points:
     x, y = (int(v / view.step_mm) for v in view.place(point))
-    picture[max(0, y - 1) : y + 1, max(0, x - 1) : x + 1] = mark
+    # Beside the view nothing is painted: a negative end would count from the
+    # other edge.
+    rows, columns = (slice(max(0, v - 1), max(0, v + 1)) for v in (y, x))
+    picture[rows, columns] = mark
   for lesion in lesions:
     _frame(picture, view, lesion, mark)
   return picture.astype(np.uint8)
