@@ -152,6 +152,11 @@ def _fractions(text: str) -> tuple[float, float, float]:
 def _prepare(options: argparse.Namespace) -> int:
   from vf_jax.errors import ConfigError
 
+  if options.verify and options.check_only:
+    raise ConfigError(
+      "--verify reads a store and --check-only archives. Fix: leave out one "
+      "of them."
+    )
   if options.check_only and options.out:
     raise ConfigError("--check-only writes no store. Fix: leave out --out.")
   if not options.check_only and not options.out:

@@ -210,6 +210,8 @@ def test_cases_of_one_name_in_two_archives_are_told_apart(archive):
     (["verse=x"], "--out STORE is missing"),
     (["verse=x", "--check-only", "--out", "s"], "leave out --out"),
     (["verse=x", "--verify", "--out", "s"], "give no KIND=PATH"),
+    (["--verify", "--check-only"], "leave out one of them"),
+    (["--verify", "--check-only", "--out", "s"], "leave out one of them"),
   ],
 )
 def test_contradictory_options_are_refused(arguments, match, capsys):
