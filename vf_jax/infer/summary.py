@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from vf_jax.io.atomic import write_bytes
+from vf_jax.io.atomic import write_text
 
 FAILURES = ".failures"
 """Folder of the cases that were not done, one JSON file each."""
@@ -57,8 +57,7 @@ def write_summary(out: str | os.PathLike[str]) -> pathlib.Path:
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(_rows(folder))
-    # A path may hold bytes that are no text.
-    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    write_text(path, text.getvalue())
     if _look(folder) == before:  # no other run ended a case meanwhile
       break
   return path
