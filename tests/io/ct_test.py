@@ -65,6 +65,47 @@ def test_options_reach_the_reader(files, tmp_path):
   assert volume.axis_codes == ("L", "P", "S")
 
 
+def meta(path, voxels, **lines):
+  """An .mha that names no orientation unless `lines` do."""
+  rank = voxels.ndim
+  lines = {
+    "ObjectType": "Image",
+    "NDims": rank,
+    "ElementSpacing": " ".join(["2"] * rank),
+    "DimSize": " ".join(map(str, voxels.shape)),
+    "ElementType": "MET_SHORT",
+    **lines,
+    "ElementDataFile": "LOCAL",
+  }
+  head = "".join(f"{key} = {value}\n" for key, value in lines.items())
+  path.write_bytes(head.encode() + voxels.astype("<i2").tobytes(order="F"))
+  return path
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR"])
+@pytest.mark.parametrize("lines", [{}, {"AnatomicalOrientation": "LPI"}])
+def test_the_assumed_orientation_reaches_metaimage(tmp_path, codes, lines):
+  path = meta(tmp_path / "x.mha", dicom_slices.hounsfield(), **lines)
+  with pytest.warns(InputWarning, match=f"{codes} assumed"):
+    volume = read_ct(path, InputOptions(assume_orientation=codes))
+  assert volume.axis_codes == tuple(codes)
+  if lines:
+    with pytest.raises(InputError, match="read it with --assume-orientation"):
+      read_ct(path)
+
+
+def test_the_index_reaches_metaimage(tmp_path):
+  hu = dicom_slices.hounsfield()
+  both = np.stack([hu, hu + 1], axis=-1)
+  turn = " ".join(str(v) for v in np.eye(4, dtype=int).ravel())
+  path = meta(tmp_path / "x.mha", both, TransformMatrix=turn)
+  with pytest.raises(InputError, match="choose one with index 0 to 1"):
+    read_ct(path)
+  for index in (0, 1):
+    volume = read_ct(path, InputOptions(index=index))
+    np.testing.assert_array_equal(volume.voxels, both[..., index])
+
+
 def test_links_to_nothing_and_to_themselves(tmp_path):
   (tmp_path / "loop.nii").symlink_to(tmp_path / "loop.nii")
   (tmp_path / "gone.nii").symlink_to(tmp_path / "nowhere.nii")

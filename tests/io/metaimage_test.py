@@ -252,6 +252,20 @@ def test_assumed_orientation_serves_files_without_matrix_only(tmp_path):
   assert plain.axis_codes == ("L", "P", "S")
 
 
+def test_the_data_file_is_named_whatever_else_the_header_lacks(tmp_path):
+  for changes in (
+    dict(TransformMatrix=None, AnatomicalOrientation="LPI"),
+    dict(ElementType="MET_OTHER"),
+  ):
+    path = place(tmp_path, **changes)
+    with pytest.raises(InputError):
+      metaimage.read(path)
+    assert metaimage.data_file(path) == tmp_path / "x.raw"
+  assert metaimage.data_file(place(tmp_path, ElementDataFile="LOCAL")) is None
+  with pytest.raises(InputError, match="leads out"):
+    metaimage.data_file(place(tmp_path, ElementDataFile="../x.raw"))
+
+
 def test_sheared_geometry_is_kept(tmp_path):
   path = place(
     tmp_path,

@@ -28,8 +28,9 @@ class InputOptions:
   """What a user may say about inputs that do not say it themselves.
 
   Attributes:
-    assume_orientation: axis codes for NIfTI files without any, e.g. 'LPS'.
-    index: volume of a 4D NIfTI file.
+    assume_orientation: axis codes for NIfTI and MetaImage files without any,
+      e.g. 'LPS'; DICOM always has them.
+    index: volume of a 4D NIfTI or MetaImage file.
     hu_offset: added to the voxels, for files without their rescale intercept.
     series: UID of a DICOM series, or the end of it, where there are several;
       other formats have none.
@@ -110,7 +111,9 @@ def read_ct(
   elif kind == "metaimage":
     from vf_jax.io import metaimage
 
-    volume = metaimage.read(path)
+    volume = metaimage.read(
+      path, assume_orientation=options.assume_orientation, index=options.index
+    )
   else:
     volume = nifti.read(
       path, assume_orientation=options.assume_orientation, index=options.index

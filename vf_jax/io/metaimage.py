@@ -23,6 +23,7 @@ from vf_jax.io.metaimage_header import (
   HEAD_BYTES,
   LOCAL,
   MetaHeader,
+  parse_data_file,
   parse_header,
 )
 from vf_jax.io.nifti import MAX_BYTES
@@ -102,6 +103,9 @@ def read_labels(
 def data_file(path: str | os.PathLike[str]) -> pathlib.Path | None:
   """Names the file that holds the voxels of a header.
 
+  Nothing else is asked of the header: one that `read` takes only with
+  `assume_orientation` or `index` is no fault here.
+
   Args:
     path: `.mhd` or `.mha`.
 
@@ -109,14 +113,14 @@ def data_file(path: str | os.PathLike[str]) -> pathlib.Path | None:
     The file; None if the voxels are in `path` itself.
 
   Raises:
-    InputError: as `read`.
+    InputError: if it is no MetaImage header, or names no file of its folder.
   """
   name = os.fspath(path)
   with open_bytes(name) as file:
-    header = parse_header(file.read(HEAD_BYTES), name)
-  if header.data_file == LOCAL:
+    voxels = parse_data_file(file.read(HEAD_BYTES), name)
+  if voxels == LOCAL:
     return None
-  return pathlib.Path(os.path.dirname(name), header.data_file)
+  return pathlib.Path(os.path.dirname(name), voxels)
 
 
 def _volume(flat: np.ndarray, source: Source, notes: list[str]) -> Volume:

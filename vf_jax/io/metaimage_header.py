@@ -139,6 +139,23 @@ def parse_header(
   )
 
 
+def parse_data_file(head: bytes, name: str) -> str:
+  """Reads only where a header says that its voxels are.
+
+  Args:
+    head: as `parse_header`.
+    name: as `parse_header`.
+
+  Returns:
+    Name of the file with the voxels, relative to the header's folder; 'LOCAL'
+    if they follow.
+
+  Raises:
+    InputError: if it is no header, or the voxels are in no file of its folder.
+  """
+  return _data_file(_fields(head, name)[1], name)
+
+
 def _fields(head: bytes, name: str) -> tuple[bytes, dict[str, str]]:
   """The header's bytes, and its values by key in lower case."""
   known = foreign_format(head[:1024])
