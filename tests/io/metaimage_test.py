@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import mmap
+import pathlib
 import zlib
 
 import numpy as np
@@ -11,6 +13,7 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vf_jax import scratch
 from vf_jax.errors import InputError, InputWarning
 from vf_jax.io import metaimage
 from vf_jax.volume import Volume
@@ -196,6 +199,46 @@ def test_a_volume_of_four_dimensions_is_chosen(tmp_path):
   changes["TransformMatrix"] = " ".join(str(v) for v in mixed.ravel())
   with pytest.raises(InputError, match="mixes space"):
     metaimage.read(place(tmp_path, **changes), index=0)
+
+
+def resident():
+  pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+  return int(pages) * mmap.PAGESIZE
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_large_volumes_lie_on_the_disk(
+  tmp_path, monkeypatch, dtype, compressed
+):
+  monkeypatch.setenv(scratch.VARIABLE, str(tmp_path))
+  monkeypatch.setattr(scratch, "ON_DISK", 1 << 20)
+  shape = (512, 512, 128)
+  layer = hounsfield(shape[:2])
+  data = layer.astype(dtype).tobytes(order="F") * shape[2]
+  path = place(
+    tmp_path,
+    zlib.compress(data, 1) if compressed else data,
+    DimSize=" ".join(map(str, shape)),
+    BinaryDataByteOrderMSB=str(dtype[0] == ">"),
+    CompressedData=str(compressed),
+  )
+  size = len(data)
+  del data
+  before, seen = resident(), []
+  real = scratch.release
+
+  def watched(*arrays):
+    seen.append(resident())
+    real(*arrays)
+
+  monkeypatch.setattr(metaimage, "release", watched, raising=False)
+  monkeypatch.setattr(scratch, "release", watched)
+  volume = metaimage.read(path)
+  seen.append(resident())
+  assert max(seen) - before < size / 4
+  np.testing.assert_array_equal(volume.voxels[..., 0], layer)
+  np.testing.assert_array_equal(volume.voxels[..., -1], layer)
 
 
 def test_labels(tmp_path):

@@ -29,6 +29,7 @@ from vf_jax.io.metaimage_header import (
 from vf_jax.io.nifti import MAX_BYTES
 from vf_jax.io.stream import open_bytes
 from vf_jax.io.values import settle, settle_labels
+from vf_jax.scratch import empty, release, slabs
 from vf_jax.volume import Source, Volume
 
 _CHUNK = 1 << 20
@@ -57,7 +58,8 @@ def read(
     max_bytes: largest decompressed content that is accepted.
 
   Returns:
-    The volume in its native axis order, with its `source`.
+    The volume in its native axis order, with its `source`. Voxels are in
+    Fortran order, as in the file; on the disk if large (`scratch.empty`).
 
   Raises:
     InputError: if the content is damaged, incomplete or ambiguous.
@@ -146,7 +148,9 @@ def _load(
           data, max(header.skip, 0), header, frame, name, max_bytes
         )
   if not stored.dtype.isnative:
-    stored = stored.byteswap(inplace=True).view(stored.dtype.newbyteorder("="))
+    for part in slabs(stored):
+      stored[part].byteswap(inplace=True)
+    stored = stored.view(stored.dtype.newbyteorder("="))
   source = Source(
     path=name,
     format="metaimage",
@@ -221,9 +225,9 @@ def _voxels(
       "header and voxels do not belong together; export it again.",
     )
   file.seek(offset)
-  stored = np.empty(count, header.dtype)
+  stored = empty(count, header.dtype)
   pieces = _inflated(file, name) if header.compressed else _plain(file)
-  _copy(pieces, frame * frame_bytes, stored.view(np.uint8).data, total, name)
+  _copy(pieces, frame * frame_bytes, stored, total, name)
   return stored
 
 
@@ -249,14 +253,20 @@ def _inflated(file: BinaryIO, name: str) -> Iterator[bytes]:
 
 
 def _copy(
-  pieces: Iterator[bytes], start: int, view: memoryview, total: int, name: str
+  pieces: Iterator[bytes],
+  start: int,
+  stored: np.ndarray,
+  total: int,
+  name: str,
 ) -> None:
   """Copies a part of the content out of its `total` bytes."""
+  view = stored.view(np.uint8).data
   done = 0
   for piece in pieces:
     low, high = max(done, start), min(done + len(piece), start + len(view))
     if low < high:
       view[low - start : high - start] = piece[low - done : high - done]
+      release(stored)
     done += len(piece)
     if done > total:
       break
