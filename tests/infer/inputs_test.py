@@ -143,3 +143,7 @@ def test_names_that_are_no_text(tmp_path):
     file.write(b"x")
   (case,) = find_cases([tmp_path])
   assert os.fsencode(case.path) == path
+
+
+def test_a_name_that_no_disk_can_hold_is_left_to_the_run(tmp_path):
+  assert list(names(tmp_path / ("a" * 300))) == ["a" * 300]

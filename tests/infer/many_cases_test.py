@@ -121,6 +121,50 @@ def test_a_bad_file_is_told_kept_and_tried_again(quick, scans, tmp_path):
   assert os.listdir(out / ".failures") == []
 
 
+@pytest.mark.parametrize("letters", [236, 248, 300])
+def test_a_name_that_is_too_long_is_refused_and_the_others_go_on(
+  quick, scans, tmp_path, letters, monkeypatch
+):
+  scan = scans / "b_ct.nii.gz"
+  if letters < 249:
+    long = "b" * letters
+    scan.rename(scans / f"{long}.nii.gz")
+  else:  # two files of one name, so that the folders are part of theirs
+    long = "b" * 149 + "_" + "y" * 150
+    for folder in (scans / long[:149] / long[150:], scans / "q"):
+      folder.mkdir(parents=True)
+      (folder / "ct.nii.gz").write_bytes(scan.read_bytes())
+    scan.unlink()
+  call, asked = Quick.__call__, []
+
+  def watched(self, volume, case, facts=None):
+    asked.append(case)
+    return call(self, volume, case, facts)
+
+  monkeypatch.setattr(Quick, "__call__", watched)
+  out = tmp_path / "out"
+  for _ in range(2):
+    result = run(quick, scans, out)
+    assert long not in asked
+    assert {"a", "c", "d"} <= {*result.done, *result.skipped}
+    assert not result.stopped
+    assert not result.broken
+    assert f"too long: {letters} bytes" in result.refused[long]
+    assert "there is room for 235. Fix: rename" in result.refused[long]
+    row = table(out)[long]
+    assert row["state"] == "refused"
+    assert "too long" in row["fault"]
+    assert len(os.listdir(out / ".failures")) == 1
+  assert result.done == ()
+
+
+def test_a_name_of_235_bytes_is_predicted(quick, scans, tmp_path):
+  name = "ä" * 117 + "a"
+  (scans / "b_ct.nii.gz").rename(scans / f"{name}.nii.gz")
+  assert name in run(quick, scans, tmp_path / "out").done
+  assert (tmp_path / "out" / name / f"{name}_seg-vert_msk.nii.gz").is_file()
+
+
 def test_an_error_of_ours_does_not_stop_the_others(
   quick, scans, tmp_path, monkeypatch
 ):

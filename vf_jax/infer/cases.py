@@ -46,6 +46,9 @@ _SUFFIXES = (
   "_overview.png",
   "_seg.dcm",
 )
+# The longest name that is made of a case's: the mask's.
+_LONGEST = max(map(len, _SUFFIXES))
+_NAME_MAX = 255  # bytes; what nearly every disk allows
 _RUN = "run.json"
 _PART, _OLD = ".part", ".old"
 _STALE_SECONDS = 24 * 3600.0
@@ -150,9 +153,18 @@ def check_target(out: pathlib.Path, case: str) -> None:
     case: name of the case.
 
   Raises:
-    InputError: if something is in the way; `OutputError` if nothing at all can
-      be written there.
+    InputError: if the name is too long or something is in the way;
+      `OutputError` if nothing at all can be written there.
   """
+  length, room = len(os.fsencode(case)), room_for_names(out)
+  if length > room:
+    raise InputError(
+      case,
+      f"the name of the case is too long: {length} bytes, there is room for "
+      f"{room}.",
+      "rename the file; or, if the name is made of the folders above it, give "
+      "a folder nearer to it.",
+    )
   target = out / case
   if target.is_symlink() or (target.exists() and not target.is_dir()):
     raise InputError(
@@ -171,15 +183,35 @@ def check_target(out: pathlib.Path, case: str) -> None:
         f"holds what vf-jax did not write ({foreign[0]}) and would replace.",
         "choose another --out.",
       )
-  above = out
-  while not above.exists() and above != above.parent:
-    above = above.parent
+  above = _existing(out)
   if not above.is_dir():
     raise OutputError(out, f"{above} is not a folder.", "change --out.")
   if not os.access(above, os.W_OK | os.X_OK):
     raise OutputError(
       out, f"{above} is not writable.", "change its permissions, or --out."
     )
+
+
+def room_for_names(out: pathlib.Path) -> int:
+  """How long the name of a case may be, for all its files to have theirs.
+
+  Args:
+    out: folder of all cases; it need not be there yet.
+
+  Returns:
+    Bytes of the name, as the disk counts them.
+  """
+  most = _NAME_MAX
+  with contextlib.suppress(AttributeError, OSError, ValueError):
+    most = os.pathconf(_existing(out), "PC_NAME_MAX")
+  return most - _LONGEST
+
+
+def _existing(folder: pathlib.Path) -> pathlib.Path:
+  """The folder, or the nearest above it that is there."""
+  while not folder.exists() and folder != folder.parent:
+    folder = folder.parent
+  return folder
 
 
 def _write_case(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -15,7 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vf_jax.errors import InputError, InputWarning, OutputError
-from vf_jax.infer.cases import WriteReport, check_target, predict_file
+from vf_jax.infer.cases import (
+  WriteReport,
+  check_target,
+  predict_file,
+  room_for_names,
+)
 from vf_jax.infer.inputs import CaseInput
 from vf_jax.infer.predictor import Predictor
 from vf_jax.infer.progress import Progress
@@ -240,14 +246,22 @@ def _remember(
     "fix": fix,
     "traceback": trace,
   }
-  place = folder / FAILURES
   try:
-    place.mkdir(parents=True, exist_ok=True)
-    write_text(place / f"{case.name}.json", json.dumps(record, indent=1) + "\n")
+    place = _failure(folder, case)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_text(place, json.dumps(record, indent=1) + "\n")
   except (OSError, InputError):
     return  # It has been told; the folder's own fault ends the run elsewhere.
 
 
 def _forget(folder: pathlib.Path, case: CaseInput) -> None:
   with contextlib.suppress(OSError):
-    (folder / FAILURES / f"{case.name}.json").unlink()
+    _failure(folder, case).unlink()
+
+
+def _failure(folder: pathlib.Path, case: CaseInput) -> pathlib.Path:
+  """Where a failure is kept; a name that is too long for a file is hashed."""
+  name = os.fsencode(case.name)
+  fits = len(name) <= room_for_names(folder)
+  stem = case.name if fits else hashlib.sha256(name).hexdigest()
+  return folder / FAILURES / f"{stem}.json"

@@ -94,7 +94,8 @@ def find_cases(
   for given in paths:
     path = pathlib.Path(given)
     found = [CaseInput(path, case_name(path))]
-    if path.is_dir() and not one_each:
+    # Unlike the method, it takes a name that no disk can hold.
+    if os.path.isdir(path) and not one_each:
       found = _search(path, say)
     for case in found:
       cases.setdefault(os.path.abspath(case.path), case)
