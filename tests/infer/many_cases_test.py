@@ -383,6 +383,24 @@ def test_dicom_is_predicted_on_its_own_grid_with_a_seg(quick, tmp_path):
   assert run(quick, scans, out, CohortOptions(dicom_seg=True)).done == ()
 
 
+@pytest.mark.parametrize("below", ["out", "."])
+def test_what_the_reader_ignores_makes_no_other_input(quick, tmp_path, below):
+  """Results in the folder of the scan, and what a file manager leaves."""
+  dicom_slices = load_dicom_slices()
+  pixels = np.full(dicom_slices.stored().shape, 1024, np.uint16)
+  pixels += np.random.default_rng(0).integers(0, 80, pixels.shape, np.uint16)
+  scan = dicom_slices.place(tmp_path / "p1", pixels=pixels)
+  one_slice, out = next(scan.iterdir()), scan / below
+  assert run(quick, scan, out).done == ("p1",)
+  assert run(quick, scan, out).skipped == ("p1",)
+  for name in (".DS_Store", ".cache/x", "index.html", "vf_jax_index.html"):
+    (scan / name).parent.mkdir(exist_ok=True)
+    (scan / name).write_text("x")
+  assert run(quick, scan, out).skipped == ("p1",)
+  os.utime(one_slice, ns=(1, 1))
+  assert run(quick, scan, out).done == ("p1",)
+
+
 def test_results_beside_the_scans_are_not_read_again(quick, scans):
   """Output equals input: nothing is overwritten, nothing becomes an input."""
   assert run(quick, scans, scans).done == ("a", "b", "c", "d")

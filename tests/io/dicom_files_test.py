@@ -21,6 +21,21 @@ from dicom_slices import (
 
 from vf_jax.errors import InputError, InputWarning
 from vf_jax.io import dicom
+from vf_jax.io.dicom_files import list_files
+
+
+def test_a_folder_without_hidden_files_and_results(tmp_path):
+  folder = place(tmp_path / "a")
+  before = list_files(str(folder))
+  assert len(before) == SLICES
+  for name in (".DS_Store", ".x/y", "out/p/run.json", "out/p/p_seg.dcm"):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("x")
+  assert list_files(str(folder)) == before
+  # Of the folder that was asked for, its own files are read all the same.
+  (folder / "run.json").write_text("x")
+  assert len(list_files(str(folder))) == SLICES + 1
+  np.testing.assert_array_equal(dicom.read(folder).voxels, hounsfield())
 
 
 def pack(folder, path, rename=lambda name: f"sub/{name}"):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vf_jax.errors import InputError
 from vf_jax.io.ct import case_name
+from vf_jax.io.dicom_files import RESULT
 from vf_jax.io.dicom_studies import examinations, find_study
 from vf_jax.io.text import read_text
 
@@ -26,7 +27,6 @@ _MASK_FOLDERS = {
   *("derivatives", "labelstr", "labelsts", "labels", "masks"),
   *("segmentations",),
 }
-_RESULT = "run.json"
 _LIST_BYTES = 64 << 20
 
 
@@ -145,7 +145,7 @@ def _walk(top: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
   seen = set()
   for root, folders, names in os.walk(top, followlinks=True):
     real = os.path.realpath(root)
-    if real in seen or _RESULT in names:
+    if real in seen or RESULT in names:
       folders.clear()
       continue
     seen.add(real)

@@ -14,7 +14,12 @@ from typing import Any
 import vf_jax
 from vf_jax.errors import InputError
 from vf_jax.infer.predictor import Predictor
+from vf_jax.infer.summary import SUMMARY
 from vf_jax.io.ct import InputOptions, kind_of
+from vf_jax.io.dicom_files import list_files
+
+# What a run with --out in the folder of the scan writes beside its cases.
+_TABLES = (SUMMARY, "index.html", "vf_jax_index.html")
 
 
 def request_of(
@@ -26,7 +31,9 @@ def request_of(
   """Sums up all that a result depends on.
 
   The input counts as unchanged while the names, sizes and times of its files
-  are: reading a cohort only to hash it would take as long as to predict it.
+  are: reading a cohort only to hash it would take as long as to predict it. Of
+  a folder those files count that its reader looks at, so that neither results
+  nor hidden files in it make it another input.
 
   Args:
     predictor: the model.
@@ -92,9 +99,9 @@ def _state(path: str | os.PathLike[str]) -> str:
 def _files(name: str) -> Iterator[str]:
   kind = kind_of(name)
   if os.path.isdir(name):
-    for root, folders, names in os.walk(name):
-      folders.sort()
-      yield from (os.path.join(root, part) for part in sorted(names))
+    for part in list_files(name):
+      if os.path.basename(part) not in _TABLES:
+        yield part
     return
   yield name
   if kind == "metaimage":

@@ -15,6 +15,9 @@ from typing import cast
 from vf_jax.errors import InputError
 from vf_jax.io.stream import open_bytes
 
+RESULT = "run.json"
+"""File that makes a folder a result of vf_jax, and no input."""
+
 _MAX_FILES = 50_000
 # No deflate stream can expand further than this (zlib's technical notes).
 _DEFLATE_LIMIT = 1032
@@ -113,8 +116,7 @@ def open_files(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Files]:
   """Finds the files of a folder, a zip archive or a single file.
 
   Args:
-    path: any of the three; a folder is searched with its subfolders, links
-      to folders excepted.
+    path: any of the three; of a folder the files of `list_files`.
     max_bytes: largest unpacked size of an archive.
 
   Yields:
@@ -127,7 +129,7 @@ def open_files(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Files]:
   """
   name = os.fspath(path)
   if os.path.isdir(name):
-    yield _Folder(_walk(name))
+    yield _Folder(list_files(name))
     return
   with open_bytes(name) as file:
     if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -142,10 +144,24 @@ def open_files(path: str | os.PathLike[str], max_bytes: int) -> Iterator[Files]:
       yield _Archive(archive, name, max_bytes)
 
 
-def _walk(folder: str) -> list[str]:
-  """Every file below a folder, sorted; hidden ones are no part of a series."""
+def list_files(folder: str) -> list[str]:
+  """Lists the files that a folder's series may be made of.
+
+  Args:
+    folder: it is searched with its subfolders, links to folders excepted.
+
+  Returns:
+    Every file, in the order of the names, but hidden ones and those of
+    subfolders that hold a result of vf_jax (a `run.json`).
+
+  Raises:
+    InputError: if there are too many, or a folder cannot be read.
+  """
   found: list[str] = []
   for root, folders, names in os.walk(folder, onerror=_refuse):
+    if RESULT in names and root != folder:
+      folders.clear()
+      continue
     folders[:] = sorted(name for name in folders if not name.startswith("."))
     found += [
       os.path.join(root, name)
