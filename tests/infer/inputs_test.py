@@ -61,6 +61,40 @@ def test_a_bids_tree_without_its_masks(tmp_path):
   assert "3 files passed over as masks" in line
 
 
+def test_a_folder_of_masks_is_one_with_all_below_it(tmp_path):
+  touch(
+    tmp_path,
+    "rawdata/sub-1/sub-1_ct.nii.gz",
+    "derivatives/atlas/sub-1/sub-1_desc-spine.nii.gz",
+    "Masks/a/b.mha",
+  )
+  said = []
+  assert list(names(tmp_path, say=said.append)) == ["sub-1"]
+  assert "2 files passed over as masks" in said[0]
+  # Whoever names such a folder means what is in it.
+  below = names(tmp_path / "derivatives")
+  assert list(below) == ["sub-1_desc-spine"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+  touch(tmp_path, "a.nii", "closed/b.nii", ".trash/c.nii", "lost+found/d")
+  scandir = os.scandir
+
+  def deny(path):
+    # Whoever runs the tests as root may read anything.
+    if os.path.basename(path) in ("closed", ".trash", "lost+found"):
+      raise PermissionError(13, "Permission denied", os.fspath(path))
+    if os.path.basename(path) == "gone":
+      raise FileNotFoundError(2, "No such file or directory", os.fspath(path))
+    return scandir(path)
+
+  monkeypatch.setattr(os, "scandir", deny)
+  with pytest.raises(InputError, match="closed: cannot be read: permission"):
+    find_cases([tmp_path])
+  (tmp_path / "closed").rename(tmp_path / "gone")
+  assert list(names(tmp_path)) == ["a"]
+
+
 def test_equal_file_names_take_the_folders_name(tmp_path):
   touch(
     tmp_path, "s01/ct.nii.gz", "s02/ct.nii.gz", "s02/old/ct.nii.gz", "x.nii"

@@ -27,6 +27,7 @@ _MASK_FOLDERS = {
   *("derivatives", "labelstr", "labelsts", "labels", "masks"),
   *("segmentations",),
 }
+_LOST = "lost+found"  # at the top of a disk; closed to all, and no one's
 _LIST_BYTES = 64 << 20
 
 
@@ -88,7 +89,8 @@ def find_cases(
     folders above are part of the case's name.
 
   Raises:
-    InputError: if a folder holds no CT or two cases have the same name.
+    InputError: if a folder holds no CT, one below it cannot be read, or two
+      cases have the same name.
   """
   cases: dict[str, CaseInput] = {}
   for given in paths:
@@ -109,7 +111,8 @@ def _search(top: pathlib.Path, say: Say) -> list[CaseInput]:
   passed: list[pathlib.Path] = []
   studies: dict[pathlib.Path, str] = {}
   for folder, names in _walk(top):
-    masks = folder != top and folder.name.lower() in _MASK_FOLDERS
+    above = folder.relative_to(top).parts
+    masks = any(part.lower() in _MASK_FOLDERS for part in above)
     inner = {name for name in names if _VOLUME.search(name)}
     for name in sorted(inner):
       kept = passed if masks or _MASK.search(name) else volumes
@@ -143,14 +146,26 @@ def _long_name(place: pathlib.Path, top: pathlib.Path) -> str:
 def _walk(top: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
   """Folders with their files; hidden ones and results are left out."""
   seen = set()
-  for root, folders, names in os.walk(top, followlinks=True):
+  for root, folders, names in os.walk(top, onerror=_refuse, followlinks=True):
     real = os.path.realpath(root)
     if real in seen or RESULT in names:
       folders.clear()
       continue
     seen.add(real)
-    folders[:] = sorted(f for f in folders if not f.startswith("."))
+    folders[:] = sorted(
+      f for f in folders if not f.startswith(".") and f != _LOST
+    )
     yield pathlib.Path(root), sorted(n for n in names if not n.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+  if isinstance(error, FileNotFoundError):
+    return  # another run takes its old result away
+  raise InputError(
+    error.filename,
+    f"cannot be read: {(error.strerror or '').lower()}.",
+    "change its permissions, or give the folders beside it.",
+  ) from error
 
 
 def _check_names(cases: Sequence[CaseInput]) -> None:
