@@ -446,6 +446,99 @@ def test_without_a_terminal_there_are_plain_lines(quick, scans, tmp_path):
   assert len(out.getvalue().splitlines()) == 4
 
 
+class Broken(io.StringIO):
+  def __init__(self, error, terminal=False):
+    super().__init__()
+    self.error, self.terminal = error, terminal
+
+  def isatty(self):
+    return self.terminal
+
+  def write(self, text):
+    raise self.error
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    BrokenPipeError(32, "Broken pipe"),
+    OSError(28, "No space left on device"),
+    ValueError("I/O operation on closed file."),
+  ],
+)
+@pytest.mark.parametrize("which", ["out", "err", "none"])
+def test_a_display_that_fails_decides_nothing(
+  quick, scans, tmp_path, error, which, monkeypatch
+):
+  (scans / "c_ct.nii.gz").write_bytes(b"no")
+  cases = find_cases([scans])
+  streams = {"out": io.StringIO(), "err": io.StringIO()}
+  if which == "none":
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    streams = {}
+  else:
+    streams[which] = Broken(error, terminal=which == "err")
+  progress = Progress(len(cases), **streams)
+  result = predict_cohort(
+    quick, cases, tmp_path / "out", no_report, CohortOptions(), progress
+  )
+  assert result.done == ("a", "b", "d")
+  assert list(result.refused) == ["c"]
+  assert not result.broken
+  assert not result.stopped
+  if which == "out":
+    missed = "not all lines were shown" in streams["err"].getvalue()
+    assert missed is not isinstance(error, BrokenPipeError)
+
+
+CLOSED = """
+import pickle, sys
+from quick_predictor import Quick
+import vf_jax.infer.predictor, vf_jax.report.index, vf_jax.report.page
+from quick_predictor import no_report
+from vf_jax import cli
+with open(sys.argv[1], "rb") as file:
+  predictor = Quick(pickle.load(file), {}, "2" * 64)
+vf_jax.infer.predictor.load = lambda path: predictor
+vf_jax.report.page.write_report = no_report
+sys.exit(cli.main(["predict", sys.argv[2], "--out", sys.argv[3]]))
+"""
+
+
+@pytest.mark.parametrize(
+  ("end", "unbuffered"), [("pipe", ""), ("/dev/full", ""), ("/dev/full", "1")]
+)
+def test_an_output_that_nobody_reads_leaves_the_exit_code(
+  quick, scans, tmp_path, end, unbuffered
+):
+  """`vf-jax predict ... | head -1`, whose end Python meets once more."""
+  if end == "pipe":
+    reader, target = os.pipe()
+    os.close(reader)
+  else:
+    target = os.open(end, os.O_WRONLY)
+  (tmp_path / "config").write_bytes(pickle.dumps(quick.config))
+  paths = os.pathsep.join(
+    [str(ROOT), str(ROOT / "tests/infer"), os.environ.get("PYTHONPATH", "")]
+  )
+  out = tmp_path / "out"
+  arguments = [str(tmp_path / "config"), str(scans), str(out)]
+  done = subprocess.run(
+    [sys.executable, "-c", CLOSED, *arguments],
+    stdout=target,
+    stderr=subprocess.PIPE,
+    text=True,
+    check=False,
+    env=os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": unbuffered},
+  )
+  os.close(target)
+  assert done.returncode == 0, done.stderr
+  assert list(table(out)) == ["a", "b", "c", "d"]
+  assert "Exception" not in done.stderr
+  assert ("No space left" in done.stderr) == (end != "pipe")
+
+
 def test_an_interruption_leaves_a_summary(quick, scans, tmp_path, monkeypatch):
   call = Quick.__call__
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import shutil
 import sys
@@ -31,7 +33,9 @@ class Stream(Protocol):
 class Progress:
   """One line a case; on a terminal also a bar that stays below them.
 
-  Results go to standard output, faults and warnings to standard error.
+  Results go to standard output, faults and warnings to standard error. What
+  cannot be shown is no fault of the run: a reader that went away (`| head -1`)
+  or a full disk ends no case and changes no exit code.
 
   Attributes:
     total: number of cases.
@@ -43,7 +47,11 @@ class Progress:
     self.total = total
     self._out = sys.stdout if out is None else out
     self._err = sys.stderr if err is None else err
-    self._bar = total > 1 and self._err.isatty()
+    # Python has no stream where the shell closed it (`2>&-`).
+    terminal = self._err is not None and self._err.isatty()
+    self._bar = total > 1 and terminal
+    self._failed: list[Stream] = []
+    self._lost = ""  # why lines are missing from standard output
     self._passed = 0  # cases that are through, in whatever way
     self._spent: list[float] = []  # seconds of those that were computed
     self._began = time.monotonic()
@@ -59,8 +67,7 @@ class Progress:
       full = _BAR * self._passed // self.total
       line = f"[{'#' * full}{'.' * (_BAR - full)}] {self._count()} {case}"
       width = shutil.get_terminal_size().columns - 1
-      self._err.write(f"\r\x1b[K{line[:width]}")
-      self._err.flush()
+      self._show(self._err, f"\r\x1b[K{line[:width]}")
 
   def finish(self, result: CaseResult, out: pathlib.Path) -> None:
     """Says what was found.
@@ -99,22 +106,40 @@ class Progress:
     self._fault(f"vf-jax: {fault}")
 
   def close(self) -> None:
-    """Takes the bar away."""
+    """Takes the bar away, and says if lines were lost on the way."""
     self._clear()
+    if self._lost:
+      self._fault(f"vf-jax: warning: not all lines were shown: {self._lost}")
+    # NOTE: what is still in a buffer would fail again when Python ends, and its
+    # exit code be 120 whatever became of the cases.
+    for stream in self._failed:
+      _drop(stream)
 
   def _say(self, text: str) -> None:
     self._clear()
     head = f"[{self._count()}] " if self.total > 1 else ""
-    print(head + text, file=self._out, flush=True)
+    self._show(self._out, head + text + "\n")
 
   def _fault(self, text: str) -> None:
     self._clear()
-    print(text, file=self._err, flush=True)
+    self._show(self._err, text + "\n")
 
   def _clear(self) -> None:
     if self._bar:
-      self._err.write("\r\x1b[K")
-      self._err.flush()
+      self._show(self._err, "\r\x1b[K")
+
+  def _show(self, stream: Stream | None, text: str) -> None:
+    if stream is None:
+      return
+    try:
+      stream.write(text)
+      stream.flush()
+    except BrokenPipeError:
+      _drop(stream)
+    except (OSError, ValueError) as error:  # ValueError: it was closed
+      self._failed.append(stream)
+      if stream is self._out:
+        self._lost = getattr(error, "strerror", None) or str(error)
 
   def _count(self) -> str:
     """As `3/20, 12 min left`."""
@@ -123,6 +148,21 @@ class Progress:
       return f"{self._passed}/{self.total}"
     seconds = left * sum(self._spent) / len(self._spent)
     return f"{self._passed}/{self.total}, {_duration(seconds)} left"
+
+
+def _drop(stream: Stream) -> None:
+  """Lets a stream of the process that nobody reads lead to nowhere.
+
+  Streams of others are left alone.
+  """
+  if stream not in (sys.stdout, sys.stderr):
+    return
+  with contextlib.suppress(OSError, ValueError, AttributeError):
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+      os.dup2(nowhere, stream.fileno())  # type: ignore[attr-defined]
+    finally:
+      os.close(nowhere)
 
 
 def _duration(seconds: float) -> str:
