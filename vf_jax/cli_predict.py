@@ -145,20 +145,21 @@ def _predict(
     hu_offset=options.hu_offset,
     series=options.series,
   )
+  progress = Progress(len(cases))
   result = predict_cohort(
     predictor,
     cases,
     options.out,
     write_report,
     CohortOptions(inputs, options.overwrite, options.dicom_seg),
-    Progress(len(cases)),
+    progress,
   )
   # Also if every case was refused: an older page does not say so.
   if os.path.isdir(options.out) and not result.stopped:
     write_index(options.out)
   failed = [*result.refused, *result.broken]
   if len(cases) > 1:
-    print(
+    progress.conclude(
       f"{len(result.done)} done, {len(result.skipped)} done before, "
       f"{len(failed)} not done -> {options.out}/summary.csv"
     )

@@ -225,7 +225,7 @@ def test_a_summary_sees_what_ends_while_it_is_written(
   run(quick, scans, out, shard=(1, 2))
   from vf_jax.infer import summary
 
-  write, calls = summary.write_bytes, []
+  write, calls = summary.write_text, []
 
   def slow(path, data):
     write(path, data)
@@ -234,7 +234,7 @@ def test_a_summary_sees_what_ends_while_it_is_written(
       monkeypatch.setattr(cohort, "_summarise", lambda folder: "")
       run(quick, scans, out, shard=(2, 2))
 
-  monkeypatch.setattr(summary, "write_bytes", slow)
+  monkeypatch.setattr(summary, "write_text", slow)
   write_summary(out)
   assert list(table(out)) == ["a", "b", "c", "d"]
 

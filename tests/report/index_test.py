@@ -8,6 +8,7 @@ import pytest
 from page_test import Page
 
 from vf_jax.infer.result import Lesion
+from vf_jax.infer.summary import FAILURES
 from vf_jax.io.lesions import write_lesions
 from vf_jax.io.vertebrae import write_vertebrae_json
 from vf_jax.report.index import write_index
@@ -175,3 +176,13 @@ def test_a_page_of_somebody_else_is_left_alone(make_case, tmp_path):
   assert (tmp_path / "index.html").read_text() == "mine"
   (tmp_path / "index.html").unlink()
   assert {write_index(tmp_path).name for _ in range(2)} == {"index.html"}
+
+
+def test_a_failure_kept_under_another_name_is_told_under_its_own(tmp_path):
+  failures = tmp_path / FAILURES
+  failures.mkdir()
+  record = {"case": "n" * 300, "fault": "its name is too long."}
+  (failures / "0123abcd.json").write_text(json.dumps(record))
+  text = write_index(tmp_path).read_text()
+  assert "n" * 300 in text
+  assert "0123abcd" not in text

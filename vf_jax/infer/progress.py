@@ -105,11 +105,23 @@ class Progress:
     self._passed += 1
     self._fault(f"vf-jax: {fault}")
 
+  def conclude(self, text: str) -> None:
+    """Shows a line after all cases.
+
+    Args:
+      text: a sentence on all of them.
+    """
+    self._show(self._out, text + "\n")
+    self._drop_failed()
+
   def close(self) -> None:
     """Takes the bar away, and says if lines were lost on the way."""
     self._clear()
     if self._lost:
       self._fault(f"vf-jax: warning: not all lines were shown: {self._lost}")
+    self._drop_failed()
+
+  def _drop_failed(self) -> None:
     # NOTE: what is still in a buffer would fail again when Python ends, and its
     # exit code be 120 whatever became of the cases.
     for stream in self._failed:

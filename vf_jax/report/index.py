@@ -46,8 +46,11 @@ def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
   root = pathlib.Path(folder)
   names = {path.parent.name for path in root.glob("*/run.json")}
   names = {name for name in names if not name.startswith(".")}
-  names |= {path.stem for path in (root / FAILURES).glob("*.json")}
-  cases = [_read_case(root / name) for name in sorted(names)]
+  faults = _last_faults(root / FAILURES)
+  cases = [
+    _read_case(root / name, faults.get(name, ""))
+    for name in sorted(names | set(faults))
+  ]
   page = root / "index.html"
   if page.exists() and _MARK.encode() not in page.read_bytes()[:2000]:
     page = root / "vf_jax_index.html"  # that one is somebody else's
@@ -56,7 +59,7 @@ def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
   return page
 
 
-def _read_case(folder: pathlib.Path) -> dict[str, Any]:
+def _read_case(folder: pathlib.Path, fault: str) -> dict[str, Any]:
   """What the row of a case needs; a damaged file is a warning in its row."""
   name = folder.name
   warnings: list[str] = []
@@ -71,7 +74,6 @@ def _read_case(folder: pathlib.Path) -> dict[str, Any]:
     warnings.append(f"{file} is missing or damaged.")
     return []
 
-  fault = _last_fault(folder)
   if fault and not (folder / "run.json").is_file():
     return {
       "name": name,
@@ -104,16 +106,19 @@ def _read_case(folder: pathlib.Path) -> dict[str, Any]:
   }
 
 
-def _last_fault(folder: pathlib.Path) -> str:
-  """Why the last run did not do a case; empty if it did."""
-  path = folder.parent / FAILURES / f"{folder.name}.json"
-  try:
-    fault = str(json.loads(path.read_text("utf-8"))["fault"])
-  except FileNotFoundError:
-    return ""
-  except _DAMAGED:
-    fault = f"{FAILURES}/{path.name} is missing or damaged"
-  return f"The last run did not do this case: {fault.rstrip('.')}."
+def _last_faults(folder: pathlib.Path) -> dict[str, str]:
+  """Case -> why the last run did not do it."""
+  faults = {}
+  for path in sorted(folder.glob("*.json")):
+    try:
+      record = json.loads(path.read_text("utf-8"))
+      case, fault = str(record["case"]), str(record["fault"])
+    except FileNotFoundError:
+      continue
+    except _DAMAGED:
+      case, fault = path.stem, f"{FAILURES}/{path.name} is missing or damaged"
+    faults[case] = f"The last run did not do this case: {fault.rstrip('.')}."
+  return faults
 
 
 def _is_sound(vertebra: Any) -> bool:
