@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from vf_jax.infer.boxes import label_boxes
-from vf_jax.infer.plausibility import doubts, is_anchored, strangers
+from vf_jax.infer.plausibility import (
+  doubts,
+  is_anchored,
+  is_upside_down,
+  strangers,
+)
 from vf_jax.infer.result import Vertebra
 from vf_jax.labels import BY_NAME
 from vf_jax.volume import Volume, reorient
@@ -136,3 +142,21 @@ def test_pieces_of_other_bones_without_a_core_may_be_no_vertebrae():
     strangers(row_of(("C3", 17.0, 0.7, True), ("C4", 16.0, 0.7, True))) == []
   )
   assert strangers([]) == []
+
+
+def test_vertebrae_that_grow_towards_the_head_are_upside_down():
+  levels, volumes = "T11 T12 L1 L2 L3", (40.0, 45.0, 50.0, 54.0, 58.0)
+  upright = row_of(
+    *((name, ml, 10.0, True) for name, ml in zip(levels.split(), volumes))
+  )
+  assert not is_upside_down(upright)
+  turned = row_of(
+    *((name, ml, 10.0, True) for name, ml in zip(levels.split(), volumes[::-1]))
+  )
+  assert is_upside_down(turned)
+  volume, mask, _ = spine()
+  assert any("which end is up" in n for n in doubts_of(volume, mask, turned))
+  assert not is_upside_down(turned[:3])
+  # A crushed one, even the last, turns nothing.
+  crushed = [*upright[:4], dataclasses.replace(upright[4], volume_ml=30.0)]
+  assert not is_upside_down(crushed)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
+from scipy import stats
 
 from vf_jax.infer.boxes import Box
 from vf_jax.infer.result import Vertebra
@@ -33,6 +34,9 @@ _LEAST_CORE_ML = 1.4
 # shipped weights give 8 to 11 mm, and 0 to 3 mm if it is turned back to front.
 _AHEAD_MM = 4.0
 _ENOUGH = 4
+# From C3 down vertebrae grow: in each of 222 masks of phantoms and people the
+# logarithm of the volume does, by 0.007 a level or more.
+_SHRINKS = -0.03
 
 
 def is_anchored(vertebrae: Sequence[Vertebra]) -> bool:
@@ -77,6 +81,27 @@ def strangers(vertebrae: Sequence[Vertebra]) -> list[Vertebra]:
   return [v for v in vertebrae if hollow or v.code in small]
 
 
+def is_upside_down(vertebrae: Sequence[Vertebra]) -> bool:
+  """Whether vertebrae grow towards the head.
+
+  Args:
+    vertebrae: from head to foot, as the file has it.
+
+  Returns:
+    True if the median slope of the logarithm of the volume says so; never for
+    fewer than four whole vertebrae below C2.
+  """
+  places = [
+    (i, v.volume_ml)
+    for i, v in enumerate(vertebrae)
+    if v.complete and v.level not in ("C1", "C2") and v.volume_ml > 0
+  ]
+  if len(places) < _ENOUGH:
+    return False
+  index, volumes = np.array(places).T
+  return bool(stats.theilslopes(np.log(volumes), index).slope < _SHRINKS)
+
+
 def doubts(
   volume: Volume,
   mask: UInt8[np.ndarray, "x y z"],
@@ -117,6 +142,11 @@ def doubts(
     notes.append(
       f"{names} may be no vertebra (too small beside its neighbours, or "
       "without the inside of a vertebral body): every level may be one off."
+    )
+  if is_upside_down(vertebrae):
+    notes.append(
+      "The vertebrae grow towards the head: check in the file which end is up. "
+      "Every level may be wrong."
     )
   if _turned(volume, mask, boxes, vertebrae):
     notes.append(

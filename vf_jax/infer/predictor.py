@@ -29,7 +29,12 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
-from vf_jax.infer.plausibility import doubts, is_anchored, strangers
+from vf_jax.infer.plausibility import (
+  doubts,
+  is_anchored,
+  is_upside_down,
+  strangers,
+)
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
@@ -220,7 +225,12 @@ class Predictor:
       lesions=tuple(lesions),
       warnings=tuple(notes),
       run=run,
-      abstained=doubtful or not anchored or bool(strangers(vertebrae)),
+      abstained=(
+        doubtful
+        or not anchored
+        or bool(strangers(vertebrae))
+        or is_upside_down(vertebrae)
+      ),
     )
 
   @functools.cached_property
