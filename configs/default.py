@@ -1,17 +1,12 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 r"""The weights in the package, taught further on synthetic domains.
 
-Starts from the weights in the package, those of `configs/tiny.py` when the
-shipped ones were made, and goes on with phantoms of eight domains, three expert
-masks painted anew in every crop, the real chest CT (a network's mask) and real
-lesion patches. The demo CT is in none of them. The shipped weights are its
-result (docs/training.md).
-`launch/default_weights.sh FOLDER` runs all of it:
+Starts from the weights in the package and goes on with phantoms of eight
+domains, three expert masks painted anew in every crop, the real chest CT (a
+network's mask) and real lesion patches. The demo CT is in none of them. The
+shipped weights are its result, twice (docs/training.md).
+`launch/default_weights.sh FOLDER` makes phantoms and store and trains:
 
-    vf-jax phantom --out PHANTOMS --cases 144 --seed 1
-    vf-jax prepare PHANTOMS/verse PHANTOMS/ctspine1k PHANTOMS/spineweb \
-      PHANTOMS/cohort --out PREPARED --spacing 2
-    vf-jax merge phantom=PREPARED tests/data/store --out STORE
     vf-jax train --config configs/default.py --workdir RUN \
       --config.data.store=STORE --config.train.init=WEIGHTS
 

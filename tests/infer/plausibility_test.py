@@ -12,6 +12,7 @@ import pytest
 from vf_jax.infer.boxes import label_boxes
 from vf_jax.infer.plausibility import (
   doubts,
+  holes,
   is_anchored,
   is_upside_down,
   strangers,
@@ -142,6 +143,32 @@ def test_pieces_of_other_bones_without_a_core_may_be_no_vertebrae():
     strangers(row_of(("C3", 17.0, 0.7, True), ("C4", 16.0, 0.7, True))) == []
   )
   assert strangers([]) == []
+
+
+def column(names, gaps):
+  """Vertebrae of these levels, `gaps` mm apart, from head to foot."""
+  heights = -np.cumsum([0.0, *gaps])
+  return [
+    dataclasses.replace(v, centre_mm=(0.0, 0.0, float(z)))
+    for v, z in zip(
+      row_of(*((name, 20.0, 3.0, True) for name in names.split())), heights
+    )
+  ]
+
+
+def test_a_gap_for_one_more_vertebra_is_seen():
+  names = "C4 C5 C6 C7 T1 T2"
+  assert holes(column(names, (17, 16, 17, 19, 20))) == []
+  # C6 and C7 as one: what lies above is one off.
+  found = column(names, (17, 16, 26, 19, 20))
+  assert holes(found) == [("C6", "C7")]
+  volume, mask, _ = spine()
+  told = doubts_of(volume, mask, found)
+  assert any("Between C6 and C7 there is room" in n for n in told)
+  # A level that the numbering left out explains its gap; so does a child.
+  assert holes(column("C4 C5 C7 T1 T2", (17, 33, 19, 20))) == []
+  assert holes(column(names, (9, 8, 9, 10, 10))) == []
+  assert holes(column("C6 C7 T1 T2", (26, 19, 20))) == []
 
 
 def test_vertebrae_that_grow_towards_the_head_are_upside_down():

@@ -8,6 +8,7 @@ is not among them: a spine is symmetric, and nothing else is looked at.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ from scipy import stats
 
 from vf_jax.infer.boxes import Box
 from vf_jax.infer.result import Vertebra
+from vf_jax.labels import BY_CODE
+from vf_jax.multispine.neighbours import usual_distance
 from vf_jax.scratch import release, slabs
 from vf_jax.volume import Volume
 
@@ -34,6 +37,10 @@ _LEAST_CORE_ML = 1.4
 # shipped weights give 8 to 11 mm, and 0 to 3 mm if it is turned back to front.
 _AHEAD_MM = 4.0
 _ENOUGH = 4
+# Of the usual distance, by the median of the scan. Of 1,941 annotated scans
+# (VID) 0.7 % have a wider gap, of those with a neck 8 %; if two neighbours are
+# made one, 94 % have (with noise of 1.5 mm: 1.1 %, 12 %, 89 %).
+_WIDE = 1.35
 # From C3 down vertebrae grow: in each of 222 masks of phantoms and people the
 # logarithm of the volume does, by 0.007 a level or more.
 _SHRINKS = -0.03
@@ -79,6 +86,30 @@ def strangers(vertebrae: Sequence[Vertebra]) -> list[Vertebra]:
     v.level[0] != "C" and not v.core_ml >= _LEAST_CORE_ML for v in vertebrae
   )
   return [v for v in vertebrae if hollow or v.code in small]
+
+
+def holes(vertebrae: Sequence[Vertebra]) -> list[tuple[str, str]]:
+  """Finds where a vertebra was missed, or two were taken for one.
+
+  Args:
+    vertebrae: from head to foot, with the levels that were given to them.
+
+  Returns:
+    Levels above and below every gap that is far wider than usual for these
+    levels in this patient; none for fewer than five vertebrae.
+  """
+  if len(vertebrae) <= _ENOUGH:
+    return []
+  pairs = list(itertools.pairwise(vertebrae))
+  ratios = np.array(
+    [
+      math.dist(upper.centre_mm, lower.centre_mm)
+      / usual_distance(BY_CODE[upper.code], BY_CODE[lower.code], "body")
+      for upper, lower in pairs
+    ]
+  )
+  wide = ratios > _WIDE * np.median(ratios)
+  return [(a.level, b.level) for (a, b), gap in zip(pairs, wide) if gap]
 
 
 def is_upside_down(vertebrae: Sequence[Vertebra]) -> bool:
@@ -142,6 +173,11 @@ def doubts(
     notes.append(
       f"{names} may be no vertebra (too small beside its neighbours, or "
       "without the inside of a vertebral body): every level may be one off."
+    )
+  for above, below in holes(vertebrae):
+    notes.append(
+      f"Between {above} and {below} there is room for one more vertebra, or "
+      "two were taken for one: levels may be one off."
     )
   if is_upside_down(vertebrae):
     notes.append(

@@ -31,6 +31,7 @@ from vf_jax.infer.decode import (
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
 from vf_jax.infer.plausibility import (
   doubts,
+  holes,
   is_anchored,
   is_upside_down,
   strangers,
@@ -229,6 +230,7 @@ class Predictor:
         doubtful
         or not anchored
         or bool(strangers(vertebrae))
+        or bool(holes(vertebrae))
         or is_upside_down(vertebrae)
       ),
     )
