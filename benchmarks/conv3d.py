@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import pathlib
 from typing import get_args
 
 import measuring
@@ -86,10 +84,7 @@ def main() -> None:
   text = render(result)
   print(text)
   if options.out:
-    folder = pathlib.Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "conv3d.md").write_text(text + "\n")
-    (folder / "conv3d.json").write_text(json.dumps(result, indent=1) + "\n")
+    measuring.write(options.out, "conv3d", result, text)
 
 
 class Ours:

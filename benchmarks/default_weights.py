@@ -12,7 +12,6 @@ set of weights. Intervals are of a bootstrap over cases.
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import sys
 import warnings
@@ -60,11 +59,7 @@ def main() -> None:
   result = {"facts": measuring.facts(), "weights": digests, "cases": found}
   print(render(result))
   if options.out:
-    folder = pathlib.Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "default_weights"
-    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    path.with_suffix(".md").write_text(render(result) + "\n")
+    measuring.write(options.out, "default_weights", result, render(result))
 
 
 def _cases(store: Store) -> list[StoredCase]:

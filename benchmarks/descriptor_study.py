@@ -12,7 +12,6 @@ domains from training patients, and other patients show it the fourth.
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import statistics
 
@@ -54,10 +53,7 @@ def main() -> None:
   text = _render(result)
   print(text)
   if options.out:
-    folder = pathlib.Path(options.out)
-    name = "descriptor_study"
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(text + "\n")
+    measuring.write(options.out, "descriptor_study", result, text)
 
 
 class _Crops:

@@ -120,6 +120,21 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
   )
 
 
+def write(folder: str, name: str, result: Any, text: str) -> None:
+  """Writes a benchmark's result for programs and for people.
+
+  Args:
+    folder: of both files, made if missing.
+    name: of both, without ending.
+    result: for `NAME.json`.
+    text: Markdown for `NAME.md`, without its last line end.
+  """
+  place = pathlib.Path(folder)
+  place.mkdir(parents=True, exist_ok=True)
+  (place / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+  (place / f"{name}.md").write_text(text + "\n")
+
+
 def _lines(path: str | os.PathLike[str]) -> list[str]:
   try:
     return pathlib.Path(path).read_text(encoding="utf-8").splitlines()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import sys
 import warnings
@@ -62,11 +61,7 @@ def main() -> None:
   }
   print(render(result))
   if options.out:
-    folder = pathlib.Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "modulation_use"
-    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    path.with_suffix(".md").write_text(render(result) + "\n")
+    measuring.write(options.out, "modulation_use", result, render(result))
 
 
 def first_of_domains(store: Store) -> list[StoredCase]:

@@ -49,11 +49,7 @@ def main() -> None:
   text = _render(result)
   print(text)
   if options.out:
-    folder = pathlib.Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "multispine_from_scratch"
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(text + "\n")
+    measuring.write(options.out, "multispine_from_scratch", result, text)
   if not all(same.values()):
     sys.exit("the two runs differ")
 

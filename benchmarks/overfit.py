@@ -13,7 +13,6 @@ The two vertebrae that the scan cuts are left out of play.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pathlib
 import resource
@@ -47,10 +46,7 @@ def main() -> None:
   text = render(result)
   print(text)
   if options.out:
-    folder = pathlib.Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "overfit.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / "overfit.md").write_text(text + "\n")
+    measuring.write(options.out, "overfit", result, text)
 
 
 def _prepare(workdir: pathlib.Path) -> pathlib.Path:

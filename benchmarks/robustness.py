@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import sys
 from collections.abc import Callable
@@ -72,10 +71,7 @@ def main() -> None:
   }
   print(render(result))
   if options.out:
-    folder = pathlib.Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "robustness.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / "robustness.md").write_text(render(result) + "\n")
+    measuring.write(options.out, "robustness", result, render(result))
 
 
 def judge(

@@ -56,10 +56,7 @@ def main() -> None:
   text = render(found)
   print(text)
   if options.out:
-    folder = pathlib.Path(options.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scan_length.md").write_text(text + "\n")
-    (folder / "scan_length.json").write_text(json.dumps(found, indent=1) + "\n")
+    measuring.write(options.out, "scan_length", found, text)
 
 
 def make_scan(

@@ -13,7 +13,6 @@ turn; and `fast:S` by `vf-jax predict`, report included. Needs the extra
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import subprocess
 import sys
@@ -50,10 +49,7 @@ def main() -> None:
   text = render(found)
   print(text)
   if options.out:
-    out = pathlib.Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "whole_ct.md").write_text(text + "\n")
-    (out / "whole_ct.json").write_text(json.dumps(found, indent=1) + "\n")
+    measuring.write(options.out, "whole_ct", found, text)
 
 
 def compare(
