@@ -34,7 +34,7 @@ _SMALL = 0.4
 _LEAST_CORE_ML = 1.4
 # From T1 to L5 the centre of the body lies 9 to 14 mm before that of the whole
 # vertebra (VerSe 004 and 010, and a whole spine of TPTBox). On the demo CT the
-# shipped weights give 8 to 11 mm, and 0 to 3 mm if it is turned back to front.
+# first weights gave 8 to 11 mm, and 0 to 3 mm if it was turned back to front.
 _AHEAD_MM = 4.0
 _ENOUGH = 4
 # Of the usual distance, by the median of the scan. Of 1,941 annotated scans
