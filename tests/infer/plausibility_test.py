@@ -15,6 +15,7 @@ from vf_jax.infer.plausibility import (
   holes,
   is_anchored,
   is_upside_down,
+  level_doubts,
   strangers,
 )
 from vf_jax.infer.result import Vertebra
@@ -113,6 +114,16 @@ def test_counting_begins_where_a_region_ends(whole, cut, anchored):
   assert is_anchored(found) is anchored
 
 
+def test_scans_abstain_where_counting_rests_on_nothing():
+  sure = row_of(("T12", 30.0, 5.0, True), ("L1", 32.0, 5.0, True))
+  assert level_doubts(sure) == []
+  (told,) = level_doubts([dataclasses.replace(v, confidence=0.7) for v in sure])
+  assert "is not sure" in told
+  (told,) = level_doubts(row_of(("L1", 30.0, 5.0, True)))
+  assert told.startswith("No first or last rib")
+  assert level_doubts([]) == []
+
+
 def row_of(*parts):
   """Vertebrae of (level, ml, ml of core, whole), from head to foot."""
   return [
@@ -134,8 +145,7 @@ def test_a_whole_vertebra_far_smaller_than_its_neighbour_may_be_none():
 def test_pieces_of_other_bones_without_a_core_may_be_no_vertebrae():
   pieces = row_of(("T9", 11.0, math.nan, True), ("T10", 20.0, 1.3, True))
   assert strangers(pieces) == pieces
-  volume, mask, _ = spine()
-  assert any("T9, T10 may be no" in n for n in doubts_of(volume, mask, pieces))
+  assert any("T9, T10 may be no" in n for n in level_doubts(pieces))
   assert (
     strangers(row_of(("T9", 20.0, 0.0, True), ("T10", 22.0, 2.0, True))) == []
   )
@@ -162,9 +172,8 @@ def test_a_gap_for_one_more_vertebra_is_seen():
   # C6 and C7 as one: what lies above is one off.
   found = column(names, (17, 16, 26, 19, 20))
   assert holes(found) == [("C6", "C7")]
-  volume, mask, _ = spine()
-  told = doubts_of(volume, mask, found)
-  assert any("Between C6 and C7 there is room" in n for n in told)
+  (told,) = level_doubts(found)
+  assert told.startswith("Between C6 and C7 there is room")
   # A level that the numbering left out explains its gap; so does a child.
   assert holes(column("C4 C5 C7 T1 T2", (17, 33, 19, 20))) == []
   assert holes(column(names, (9, 8, 9, 10, 10))) == []
@@ -181,8 +190,8 @@ def test_vertebrae_that_grow_towards_the_head_are_upside_down():
     *((name, ml, 10.0, True) for name, ml in zip(levels.split(), volumes[::-1]))
   )
   assert is_upside_down(turned)
-  volume, mask, _ = spine()
-  assert any("which end is up" in n for n in doubts_of(volume, mask, turned))
+  (told,) = level_doubts(turned)
+  assert "which end is up" in told
   assert not is_upside_down(turned[:3])
   # A crushed one, even the last, turns nothing.
   crushed = [*upright[:4], dataclasses.replace(upright[4], volume_ml=30.0)]

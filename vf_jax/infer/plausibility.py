@@ -18,6 +18,7 @@ from scipy import stats
 from vf_jax.infer.boxes import Box
 from vf_jax.infer.result import Vertebra
 from vf_jax.labels import BY_CODE
+from vf_jax.models.decoders.keypoint_numbering import scan_confidence
 from vf_jax.multispine.neighbours import usual_distance
 from vf_jax.scratch import release, slabs
 from vf_jax.volume import Volume
@@ -44,6 +45,8 @@ _WIDE = 1.35
 # From C3 down vertebrae grow: in each of 222 masks of phantoms and people the
 # logarithm of the volume does, by 0.007 a level or more.
 _SHRINKS = -0.03
+# Lower quartile of the bodies' confidences; docs/method.md says how it was set.
+_ABSTAIN_BELOW = 0.75
 
 
 def is_anchored(vertebrae: Sequence[Vertebra]) -> bool:
@@ -168,6 +171,26 @@ def doubts(
     notes.append(
       f"{count} in view: the numbering has no further neighbours to rest on."
     )
+  if _turned(volume, mask, boxes, vertebrae):
+    notes.append(
+      "The vertebrae look turned back to front: check the orientation in the "
+      "file."
+    )
+  return notes
+
+
+def level_doubts(vertebrae: Sequence[Vertebra]) -> list[str]:
+  """Looks for what makes every level doubtful: then the scan abstains.
+
+  Args:
+    vertebrae: from head to foot, with the levels that were given to them.
+
+  Returns:
+    Sentences for people; none for a scan without vertebrae.
+  """
+  if not vertebrae:
+    return []
+  notes = []
   if found := strangers(vertebrae):
     names = ", ".join(v.level for v in found)
     notes.append(
@@ -184,10 +207,15 @@ def doubts(
       "The vertebrae grow towards the head: check in the file which end is up. "
       "Every level may be wrong."
     )
-  if _turned(volume, mask, boxes, vertebrae):
+  sure = scan_confidence(np.array([v.confidence for v in vertebrae]))
+  if sure < _ABSTAIN_BELOW:
     notes.append(
-      "The vertebrae look turned back to front: check the orientation in the "
-      "file."
+      "The numbering of this scan is not sure: every level may be one off."
+    )
+  elif not is_anchored(vertebrae):
+    notes.append(
+      "No first or last rib, skull or sacrum with its whole neighbours is in "
+      "this scan to count from: every level may be one off."
     )
   return notes
 

@@ -29,20 +29,13 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
-from vf_jax.infer.plausibility import (
-  doubts,
-  holes,
-  is_anchored,
-  is_upside_down,
-  strangers,
-)
+from vf_jax.infer.plausibility import doubts, level_doubts
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
 from vf_jax.infer.windows import padded_shape, take_window
 from vf_jax.io.ct import AS_STORED, InputOptions
 from vf_jax.labels import BY_CODE
-from vf_jax.models.decoders.keypoint_numbering import scan_confidence
 from vf_jax.models.decoders.level_chain import ChainScores
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
@@ -56,8 +49,6 @@ from vf_jax.volume import (
 )
 
 _UNSURE = 0.5
-# Lower quartile of the bodies' confidences; docs/method.md says how it was set.
-_ABSTAIN_BELOW = 0.75
 _MOST_VOXELS = 1 << 29  # of the network's grid: 4 m^3 at 2 mm
 _RANGE_HU = (AIR_HU, 3071)  # what the network is shown
 _NO_LESION = -1e4  # a logit that no threshold lets through
@@ -190,19 +181,10 @@ class Predictor:
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
     notes += doubts(volume, mask, around, vertebrae)
-    doubtful = scan_confidence(confidence[levels >= 0]) < _ABSTAIN_BELOW
-    anchored = is_anchored(vertebrae)
+    unfounded = level_doubts(vertebrae)
+    notes += unfounded
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
-    if doubtful and vertebrae:
-      notes.append(
-        "The numbering of this scan is not sure: every level may be one off."
-      )
-    elif vertebrae and not anchored:
-      notes.append(
-        "No first or last rib, skull or sacrum with its whole neighbours is in "
-        "this scan to count from: every level may be one off."
-      )
-    elif unsure:
+    if unsure and not unfounded:
       notes.append(
         f"The level of {', '.join(unsure)} is uncertain (confidence below "
         f"{_UNSURE:.0%}); the numbering may be shifted."
@@ -226,13 +208,7 @@ class Predictor:
       lesions=tuple(lesions),
       warnings=tuple(notes),
       run=run,
-      abstained=(
-        doubtful
-        or not anchored
-        or bool(strangers(vertebrae))
-        or bool(holes(vertebrae))
-        or is_upside_down(vertebrae)
-      ),
+      abstained=bool(unfounded) or not vertebrae,
     )
 
   @functools.cached_property
