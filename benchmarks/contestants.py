@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,8 +38,11 @@ class Contestant(Protocol):
   def train(self, batch: dict[str, np.ndarray]) -> float:
     """Makes one step on crops and returns their loss before it."""
 
-  def predict(self, image: np.ndarray) -> np.ndarray:
-    """Vertebra logits of HU (batch, 96, 96, 96), averaged parameters."""
+  def predict(self, image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Vertebra logits of HU (batch, 96, 96, 96), averaged parameters.
+
+    `spacing`: of the scan before it was resampled, ascending, mm.
+    """
 
 
 def build(
@@ -128,11 +132,11 @@ class Ours:
     self._jax.block_until_ready(self._state)
     return float(sums["loss"][0])
 
-  def predict(self, image: np.ndarray) -> np.ndarray:
+  def predict(self, image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """See `Contestant`."""
-    spacing = np.ones((len(image), 3), np.float32)
     image = np.asarray(image, np.float32)
-    return np.asarray(self._forward(self._state.ema, image, spacing))
+    rows = np.broadcast_to(np.asarray(spacing, np.float32), (len(image), 3))
+    return np.asarray(self._forward(self._state.ema, image, rows))
 
 
 class _Peer:
@@ -172,7 +176,8 @@ class _Peer:
     self._done += 1
     return float(loss.detach())
 
-  def predict(self, image: np.ndarray) -> np.ndarray:
+  def predict(self, image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """See `Contestant`; peers do not look at `spacing`."""
     self._average.module.eval()
     with self._torch.inference_mode():
       return self._run_average(self._input(image))[:, 0].numpy()

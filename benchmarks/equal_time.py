@@ -207,7 +207,8 @@ def _judge(net: contestants.Contestant, case: Any) -> float:
   found = {name: array[box] for name, array in found.items()}
   windows = plan_windows(found["image"], (CROP,) * 3, _OVERLAP)
   positive = np.zeros(windows.shape, bool)
-  for slab in blend(windows, lambda w: [net.predict(w)[..., None]], 1):
+  spacing = case.record.native_spacing_mm
+  for slab in blend(windows, lambda w: [net.predict(w, spacing)[..., None]], 1):
     rows = slice(slab.start, slab.start + len(slab.maps[0]))
     positive[rows] = slab.maps[0][..., 0] > 0
   labels = found["labels"]

@@ -16,6 +16,7 @@ a file in DIR. Needs torch and monai; PHANTOMS is made by `vf-jax phantom` and
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import pathlib
 import statistics
@@ -112,7 +113,9 @@ def measure(setting: str, repeats: int) -> dict[str, float]:
     net = contestants.build(
       name, 100, 1e-4, 0, compiled, windows=1, only_mask=False
     )
-    result = _timed("infer", lambda: net.predict(batch["image"]), repeats)
+    spacing = batch["spacing_mm"][0]
+    predict = functools.partial(net.predict, batch["image"], spacing)
+    result = _timed("infer", predict, repeats)
     result |= _timed("train", lambda: net.train(batch), repeats)
   return result | {"peak_mib": measuring.peak_rss_bytes() / 2**20}
 
