@@ -130,8 +130,8 @@ def get_config(variant: str = "") -> ConfigDict:
       "overlap": 0.5,
       "batch": 2,
       "threshold": 0.5,
-      "vote_sigma_mm": 3.0,
-      "min_distance_mm": 12.0,
+      "vote_sigma_mm": 2.5,
+      "min_distance_mm": 10.0,
       "min_volume_ml": 3.0,
       "lesion_threshold": 0.5,
     }

@@ -32,6 +32,7 @@ __all__ = [
 
 _GATE_MM = 25.0  # a vote further from every centre belongs to none
 _IRREGULAR = 0.15  # squared log gaps that leaving out a centre must save
+_HALF = 0.65  # of its larger neighbour's bone; a half of a body has less
 _LINK_MM = (8.0, 75.0)  # distance of neighbours, one missed one included
 
 
@@ -161,7 +162,8 @@ def _doubled(
   for j in range(len(centres_mm)):
     around = np.delete(gaps, [i for i in (j - 1, j) if 0 <= i < len(gaps)])
     around = around[max(0, j - 4) : j + 2]
-    if len(around) < 2 or volumes_ml[j] > 0.8 * np.median(volumes_ml):
+    beside = np.delete(volumes_ml[max(0, j - 1) : j + 2], min(j, 1))
+    if len(around) < 2 or volumes_ml[j] > _HALF * beside.max():
       continue
     usual = np.median(around)
     gain = sum(np.log(gaps[max(0, j - 1) : j + 1] / usual) ** 2)
