@@ -1,0 +1,42 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Both ways of predicting are told apart, and nothing is changed for good."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from vf_jax.infer import windows
+
+_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def skipping():
+  sys.path.insert(0, str(_BENCHMARKS))
+  yield importlib.import_module("skipping")
+  sys.path.remove(str(_BENCHMARKS))
+
+
+def test_what_skipping_changes_is_counted(skipping):
+  usual = windows.BONE_HU
+
+  def predictor(path):
+    skips = np.isfinite(windows.BONE_HU)
+    mask = np.zeros((2, 3, 4), np.uint8)
+    mask[0] = 20
+    if skips:
+      mask[0, 0, 0] = 21
+    counts = {"run": 7 - 2 * skips, "skipped": int(2 * skips)}
+    return types.SimpleNamespace(mask=mask, run={"windows": counts})
+
+  assert skipping.compare(predictor, "a.nii.gz") == {
+    "shape": [2, 3, 4], "run": 5, "skipped": 2, "vertebra_voxels": 12,
+    "differ": 1,
+  }  # fmt: skip
+  assert windows.BONE_HU == usual
