@@ -1,0 +1,49 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Boxes of prepared cases are compared where they lie in the world."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from vf_jax.multispine.store import Store
+
+_ROOT = pathlib.Path(__file__).parents[2]
+# Of blds-1, as the table that came with the patches has it, in RAS.
+_CENTRE = (-24.45474, -169.87754, -547.53988)
+_SIZE = (14.70576, 12.59023, 11.17256)
+
+
+@pytest.fixture(scope="module")
+def lesions():
+  sys.path.insert(0, str(_ROOT / "benchmarks"))
+  yield importlib.import_module("lesions")
+  sys.path.remove(str(_ROOT / "benchmarks"))
+
+
+def predictor_of(*boxes):
+  found = [
+    types.SimpleNamespace(centre_mm=centre, size_mm=_SIZE, score=score)
+    for centre, score in boxes
+  ]
+  return lambda volume, case: types.SimpleNamespace(lesions=found)
+
+
+def test_a_true_box_is_found_and_a_false_one_counted(lesions):
+  store = Store(_ROOT / "tests" / "data" / "store")
+  case = store.case(store.names.index("blds-1"))
+  far = tuple(np.add(_CENTRE, 40.0).tolist())
+  row = lesions.judge(predictor_of((far, 0.9), (_CENTRE, 0.4)), case)
+  np.testing.assert_allclose(row["true"][0], row["found"][1], atol=0.1)
+  found = lesions.summary([row])
+  assert (found["scans"], found["lesions"]) == (1, 1)
+  for kind in ("iou", "centre"):
+    assert found[kind]["recall"] == [1.0, 1.0, 1.0]
+    assert found[kind]["ap"] == pytest.approx(0.5)
+  missed = lesions.judge(predictor_of((far, 0.9)), case)
+  assert lesions.summary([missed])["iou"]["recall"] == [0.0, 0.0, 0.0]
