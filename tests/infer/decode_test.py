@@ -457,9 +457,17 @@ _NECK_ML = [16.9, 11.8, 8.1, 13.2, 10.3, 14.2, 16.8, 20.9, 19.7, 18.8, 19.9]
 def test_a_neck_above_a_chest_is_not_thinned_out():
   heights = -np.cumsum([0.0, *_NECK_GAPS])
   centres = np.outer(heights, [1.0, 0.0, 0.0])
-  half = [*_NECK_ML[:4], 8.0, *_NECK_ML[5:]]
   assert decode._doubled(centres, np.array(_NECK_ML)) is None
-  assert decode._doubled(centres, np.array(half)) == 4
+  # Nor where the lower of two narrow vertebrae took bone of the upper one.
+  taken = [16.9, 13.9, 16.4, 11.0, 20.2, 21.8, 26.4, 25.1]
+  narrow = -np.cumsum([0.0, 14.2, 16.5, 17.2, 12.9, 21.3, 22.8, 21.5])
+  centres = np.outer(narrow, [1.0, 0.0, 0.0])
+  assert decode._doubled(centres, np.array(taken)) is None
+  # Two centres of one are.
+  twice = -np.cumsum([0.0, 14.0, 15.0, 10.0, 10.0, 11.0, 19.0, 20.0])
+  halves = np.array([13.0, 14.0, 14.0, 9.0, 8.0, 14.0, 20.0, 21.0])
+  found = decode._doubled(np.outer(twice, [1.0, 0.0, 0.0]), halves)
+  assert found in (3, 4)
 
 
 def test_votes_of_neighbours_in_a_neck_stay_apart(test_config):

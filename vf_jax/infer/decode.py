@@ -160,12 +160,12 @@ def _doubled(
   gaps = np.linalg.norm(np.diff(centres_mm, axis=0), axis=1)
   best, worst = None, _IRREGULAR
   for j in range(len(centres_mm)):
-    around = np.delete(gaps, [i for i in (j - 1, j) if 0 <= i < len(gaps)])
-    around = around[max(0, j - 4) : j + 2]
+    sides = gaps[max(0, j - 3) : max(0, j - 1)], gaps[j + 1 : j + 3]
     beside = np.delete(volumes_ml[max(0, j - 1) : j + 2], min(j, 1))
-    if len(around) < 2 or volumes_ml[j] > _HALF * beside.max():
+    if sum(map(len, sides)) < 2 or volumes_ml[j] > _HALF * beside.max():
       continue
-    usual = np.median(around)
+    # Between both sides: gaps of a neck are narrower than those of a chest.
+    usual = np.exp(np.mean([np.log(np.median(s)) for s in sides if len(s)]))
     gain = sum(np.log(gaps[max(0, j - 1) : j + 1] / usual) ** 2)
     if 0 < j < len(gaps):
       whole = np.linalg.norm(centres_mm[j + 1] - centres_mm[j - 1])
