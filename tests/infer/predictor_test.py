@@ -256,6 +256,16 @@ def test_a_scan_without_a_place_to_count_from_abstains(
   assert any("to count from" in note for note in result.warnings)
 
 
+def test_a_scan_that_looks_turned_back_to_front_abstains(
+  oracle, make_ct, monkeypatch
+):
+  # As if bodies had to lie further before their arches than they do.
+  monkeypatch.setattr("vf_jax.infer.plausibility._AHEAD_MM", 24.0)
+  result = oracle(make_ct("PIR", (1.5, 1.2, 3.0))[0], "case")
+  assert result.abstained
+  assert any("back to front" in note for note in result.warnings)
+
+
 def test_faults_of_the_file_are_kept_in_the_result(oracle, make_ct):
   volume, _ = make_ct()
 

@@ -21,7 +21,7 @@ from vf_jax.labels import BY_CODE
 from vf_jax.models.decoders.keypoint_numbering import scan_confidence
 from vf_jax.multispine.neighbours import usual_distance
 from vf_jax.scratch import release, slabs
-from vf_jax.volume import Volume
+from vf_jax.volume import Grid, Volume
 
 _THICK_MM = 5.0
 _METAL_HU, _METAL_ML = 3000, 0.2
@@ -136,18 +136,50 @@ def is_upside_down(vertebrae: Sequence[Vertebra]) -> bool:
   return bool(stats.theilslopes(np.log(volumes), index).slope < _SHRINKS)
 
 
-def doubts(
-  volume: Volume,
+def is_back_to_front(
+  grid: Grid,
   mask: UInt8[np.ndarray, "x y z"],
   boxes: Mapping[int, Box],
   vertebrae: Sequence[Vertebra],
+) -> bool:
+  """Whether most bodies do not lie before their arches.
+
+  Args:
+    grid: of the mask.
+    mask: VerSe codes.
+    boxes: around each code of the mask.
+    vertebrae: of the mask.
+
+  Returns:
+    What the median says; never True for fewer than four whole vertebrae below
+    the neck.
+  """
+  whole = [
+    v
+    for v in vertebrae
+    if v.complete and v.level[0] in "TL" and v.code in boxes
+  ]
+  if len(whole) < _ENOUGH:
+    return False
+  voxels = []
+  for vertebra in whole:
+    box = boxes[vertebra.code]
+    places = np.argwhere(mask[box] == vertebra.code)
+    voxels.append(places.mean(axis=0) + [side.start for side in box])
+    release(mask)
+  centroids = grid.to_world(np.array(voxels))
+  bodies = np.array([v.centre_mm for v in whole])
+  return bool(np.median(bodies[:, 1] - centroids[:, 1]) < _AHEAD_MM)
+
+
+def doubts(
+  volume: Volume, boxes: Mapping[int, Box], vertebrae: Sequence[Vertebra]
 ) -> list[str]:
-  """Looks for what makes a result doubtful.
+  """Looks for what makes a result doubtful, the levels apart.
 
   Args:
     volume: the CT, HU.
-    mask: VerSe codes on its grid.
-    boxes: around each code of the mask.
+    boxes: around each vertebra, in its voxels.
     vertebrae: from head to foot.
 
   Returns:
@@ -171,18 +203,21 @@ def doubts(
     notes.append(
       f"{count} in view: the numbering has no further neighbours to rest on."
     )
-  if _turned(volume, mask, boxes, vertebrae):
-    notes.append(
-      "The vertebrae look turned back to front: check the orientation in the "
-      "file."
-    )
   return notes
 
 
-def level_doubts(vertebrae: Sequence[Vertebra]) -> list[str]:
+def level_doubts(
+  grid: Grid,
+  mask: UInt8[np.ndarray, "x y z"],
+  boxes: Mapping[int, Box],
+  vertebrae: Sequence[Vertebra],
+) -> list[str]:
   """Looks for what makes every level doubtful: then the scan abstains.
 
   Args:
+    grid: of the mask.
+    mask: VerSe codes.
+    boxes: around each code of the mask.
     vertebrae: from head to foot, with the levels that were given to them.
 
   Returns:
@@ -206,6 +241,11 @@ def level_doubts(vertebrae: Sequence[Vertebra]) -> list[str]:
     notes.append(
       "The vertebrae grow towards the head: check in the file which end is up. "
       "Every level may be wrong."
+    )
+  if is_back_to_front(grid, mask, boxes, vertebrae):
+    notes.append(
+      "The vertebrae look turned back to front: check the orientation in the "
+      "file. Every level may be wrong."
     )
   sure = scan_confidence(np.array([v.confidence for v in vertebrae]))
   if sure < _ABSTAIN_BELOW:
@@ -238,28 +278,3 @@ def _metal_ml(volume: Volume, boxes: Sequence[Box]) -> float:
     int(np.count_nonzero(near[..., part] >= _METAL_HU)) for part in slabs(near)
   )
   return count * volume.grid.voxel_volume_ml
-
-
-def _turned(
-  volume: Volume,
-  mask: UInt8[np.ndarray, "x y z"],
-  boxes: Mapping[int, Box],
-  vertebrae: Sequence[Vertebra],
-) -> bool:
-  """Whether most bodies do not lie before their arches."""
-  whole = [
-    v
-    for v in vertebrae
-    if v.complete and v.level[0] in "TL" and v.code in boxes
-  ]
-  if len(whole) < _ENOUGH:
-    return False
-  voxels = []
-  for vertebra in whole:
-    box = boxes[vertebra.code]
-    places = np.argwhere(mask[box] == vertebra.code)
-    voxels.append(places.mean(axis=0) + [side.start for side in box])
-    release(mask)
-  centroids = volume.grid.to_world(np.array(voxels))
-  bodies = np.array([v.centre_mm for v in whole])
-  return bool(np.median(bodies[:, 1] - centroids[:, 1]) < _AHEAD_MM)

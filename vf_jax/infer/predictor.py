@@ -180,8 +180,8 @@ class Predictor:
     lesions = _place_lesions(boxes, grid, mask, volume.grid, vertebrae)
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
-    notes += doubts(volume, mask, around, vertebrae)
-    unfounded = level_doubts(vertebrae)
+    notes += doubts(volume, around, vertebrae)
+    unfounded = level_doubts(volume.grid, mask, around, vertebrae)
     notes += unfounded
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
     if unsure and not unfounded:
