@@ -106,6 +106,14 @@ def test_a_drawn_vertebra_has_its_drawn_measures():
   assert 14.0 < v.core_ml < np.pi * 18 * 14 * 20 / 1000
 
 
+def test_a_collapsed_body_has_no_core_instead_of_0_ml():
+  v = measure(draw(Drawn(anterior=6.0, posterior=6.0)))
+  for name in facts.CORE:
+    assert math.isnan(getattr(v, name))
+    assert "inside the cortex" in v.partial[name]
+  assert v.height_middle_mm == pytest.approx(6.0, abs=1.0)
+
+
 def test_wedge_and_biconcave_bodies_are_told_apart():
   wedge = measure(draw(Drawn(anterior=16.0, posterior=26.0)))
   # Heights are medians in bands at 12.5, 50 and 87.5 % of the depth.

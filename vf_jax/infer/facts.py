@@ -116,10 +116,10 @@ def measure_vertebra(
   core = _core(frame, body, box.grid)
   inside = _lookup(core, frame, local)
   core_ml = float(inside.sum() * box.grid.voxel_volume_ml)
+  means: dict[str, float] = {}
   if core_ml < _LEAST_CORE_ML:
     reason = f"less than {_LEAST_CORE_ML} ml lies inside the cortex"
     partial |= dict.fromkeys(CORE, reason)
-    means = {"core_ml": core_ml}
   else:
     means = {
       "core_ml": core_ml,
