@@ -49,6 +49,11 @@ def surface_pairs():
   one, other = np.zeros((2, 24, 20, 20), bool)
   one[13, 10, 10] = other[10, 10, 10] = True
   pairs["single"] = one, other, (0.8, 0.8, 2.0)
+  # Voxels so small that it hardly matters where in them the surface lies.
+  shape, spacing = (60, 56, 58), (0.5, 0.5, 0.5)
+  truth = ellipsoid(shape, spacing, (30, 28, 29), (11, 9, 10))
+  prediction = ellipsoid(shape, spacing, (34, 25, 31), (10.2, 8.4, 9.3))
+  pairs["smooth"] = prediction, truth, spacing
   return pairs
 
 

@@ -49,6 +49,7 @@ def test_surface_distance_agrees(name):
     "hd95": found.hausdorff(95),
     "to_truth": to_truth,
     "to_prediction": to_prediction,
+    "assd": found.symmetric_average(),
     "nsd1": found.surface_dice(1),
     "nsd2": found.surface_dice(2),
   }
@@ -60,9 +61,26 @@ def test_surface_distance_agrees(name):
 def test_monai_agrees_where_it_defines_the_same(name):
   golden = GOLDEN["surfaces"][name]["monai"]
   found = measure(name)
-  # MONAI computes in float32.
-  assert found.surface_dice(1) == pytest.approx(golden["nsd1"], rel=1e-5)
-  assert found.surface_dice(2) == pytest.approx(golden["nsd2"], rel=1e-5)
+  ours = {
+    "hd95_by_area": found.hausdorff(95),
+    "assd_by_area": found.symmetric_average(),
+    "nsd1": found.surface_dice(1),
+    "nsd2": found.surface_dice(2),
+  }
+  for key, value in ours.items():
+    # MONAI computes in float32.
+    assert value == pytest.approx(golden[key], rel=1e-5), key
+
+
+@pytest.mark.parametrize("name", ["golden", "border", "smooth"])
+@pytest.mark.parametrize("package", ["monai", "medpy"])
+def test_voxel_surfaces_are_half_a_voxel_away(name, package):
+  """MONAI and medpy measure from centres of the outermost voxels by number."""
+  golden = GOLDEN["surfaces"][name][package]
+  half = min(PAIRS[name][2]) / 2
+  found = measure(name)
+  assert found.hausdorff(95) == pytest.approx(golden["hd95"], abs=half)
+  assert found.symmetric_average() == pytest.approx(golden["assd"], abs=half)
 
 
 @pytest.mark.parametrize("name", ["golden", "single"])
@@ -76,14 +94,12 @@ def test_voxel_surfaces_have_the_same_hausdorff_distance(name):
     images.append(image)
   alive = sitk.HausdorffDistanceImageFilter()
   alive.Execute(*images)
-  found = measure(name).hausdorff()
-  others = GOLDEN["surfaces"][name]
-  for value in (
-    alive.GetHausdorffDistance(),
-    others["monai"]["hd"],
-    others["medpy"]["hd"],
-  ):
-    assert found == pytest.approx(value, rel=1e-5)
+  found = measure(name)
+  assert found.hausdorff() == pytest.approx(alive.GetHausdorffDistance())
+  for package in ("monai", "medpy"):
+    other = GOLDEN["surfaces"][name][package]
+    assert found.hausdorff() == pytest.approx(other["hd"], rel=1e-5)
+    assert found.hausdorff(95) == pytest.approx(other["hd95"], rel=1e-5)
 
 
 def test_golden_1():
@@ -101,7 +117,9 @@ def test_golden_2():
   assert found.hausdorff(95) == pytest.approx(2.4)
   assert found.surface_dice(1) == 0
   assert found.surface_dice(2) == pytest.approx(0.5)
+  # Half of the surfels of either are 2 voxels away, half 3.
   assert found.averages() == pytest.approx((2.0, 2.0))
+  assert found.symmetric_average() == pytest.approx(2.0)
 
 
 def test_one_empty_mask_is_infinitely_far_and_never_near():
