@@ -157,9 +157,10 @@ def render(found: dict[str, Any]) -> str:
       "# Memory of a prediction by the length of the scan",
       f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
       f"{facts['commit']}, {facts['machine']}. `vf-jax predict` with the "
-      f"shipped weights on {edge} x {edge} pixels, slices 1 mm apart (the CT "
-      "of the demo interpolated, with noise, continued by its mirror images), "
-      "all files and the report written. Peak of resident memory of the "
+      f"weights shipped at that commit on {edge} x {edge} pixels, slices 1 mm "
+      "apart (the CT of the demo interpolated, with noise, continued by its "
+      "mirror images; NIfTI), all files but a DICOM SEG and the report "
+      "written. Peak of resident memory of the "
       f"process; ceilings: {CEILING_MIB} MiB, and {CEILING_RATIO} times the "
       "shortest scan's.",
       measuring.table(
