@@ -68,6 +68,19 @@ def make_scan(path: pathlib.Path, slices: int) -> None:
   nifti.write(path, voxels, like=Grid(shape, affine))
 
 
+def peak_mib() -> float:
+  """Of resident memory.
+
+  NOTE: on Linux `ru_maxrss` begins at what the process that started this one
+  had in memory, which may be more than all that happens here.
+  """
+  if sys.platform == "darwin":
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
+  status = pathlib.Path("/proc/self/status").read_text()
+  (line,) = (row for row in status.splitlines() if row.startswith("VmHWM:"))
+  return int(line.split()[1]) / (1 << 10)
+
+
 def main() -> None:
   """Prints JSON."""
   folder = pathlib.Path(sys.argv[1])
@@ -82,7 +95,7 @@ def main() -> None:
     found.append(
       {
         "slices": slices,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_mib": peak_mib(),
         "vertebrae": len(result.vertebrae),
         "volumes": [v.volume_ml for v in result.vertebrae],
       }

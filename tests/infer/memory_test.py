@@ -19,6 +19,9 @@ from vf_jax.scratch import ON_DISK
 
 ROOT = pathlib.Path(__file__).parents[2]
 CEILING = 1.15
+# What docs/operations.md states for 512 x 512 pixels and 1,200 slices of 1 mm,
+# with the network: this scan has a quarter of the voxels, a third the length.
+CEILING_MIB = 745
 
 
 def test_four_times_the_slices_take_no_more_memory(test_config, tmp_path):
@@ -40,7 +43,8 @@ def test_four_times_the_slices_take_no_more_memory(test_config, tmp_path):
   short, long = json.loads(done.stdout.splitlines()[-1])
   # What one array too many would add, 150 MiB, must not go unseen.
   assert long["slices"] * 320 * 320 * 2 > 2 * ON_DISK
-  assert long["peak"] <= CEILING * short["peak"]
+  assert long["peak_mib"] <= CEILING * short["peak_mib"]
+  assert long["peak_mib"] <= CEILING_MIB
   ball = 4 / 3 * np.pi * 12**3 / 1000
   for found in (short, long):
     whole = found["slices"] * 0.5 / 30
