@@ -300,6 +300,13 @@ def test_the_real_network_runs_through_and_repeats_itself(untrained, make_ct):
   assert set(one.run["seconds"]) == {"resample", "network", "decode"}
 
 
+def test_scans_of_any_shape_need_one_compilation(untrained, make_ct):
+  for geometry in (("LPS", (3.0, 3.0, 3.0)), ("RAS", (2.0, 2.0, 2.0))):
+    assert untrained(make_ct(*geometry)[0], "case").vertebrae
+  for name in ("_network", "_evidence", "_chain"):
+    assert getattr(untrained, name)._cache_size() == 1, name
+
+
 def test_sweeping_equals_one_forward_pass_of_the_network(untrained, make_ct):
   """A scan of one window: what the network says, seen from outside."""
   volume, _ = make_ct()

@@ -211,8 +211,12 @@ class Predictor:
       abstained=bool(unfounded) or not vertebrae,
     )
 
+  def _forward(self, block, spacing) -> WindowOutputs:
+    found = self._network(self.params, block, spacing)
+    return WindowOutputs(*(np.asarray(x) for x in found))
+
   @functools.cached_property
-  def _forward(self) -> Callable[..., WindowOutputs]:
+  def _network(self) -> Callable[..., tuple[jax.Array, ...]]:
     model = VertebraFormer(self.config.model)
 
     @jax.jit
@@ -232,12 +236,7 @@ class Predictor:
         )
       return out.logits, out.offsets, lesions
 
-    def forward(image, spacing) -> WindowOutputs:
-      return WindowOutputs(
-        *(np.asarray(x) for x in run(self.params, image, spacing))
-      )
-
-    return forward
+    return run
 
   @functools.cached_property
   def _evidence(self) -> Callable[..., jax.Array]:
