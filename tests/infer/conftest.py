@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -32,6 +33,7 @@ class Spine:
   body: tuple[float, float, float] = (20.0, 15.0, 12.5)
   arch: tuple[float, float, float] = (9.0, 13.0, 8.0)
   lesion_size: tuple[float, float, float] = (10.0, 8.0, 6.0)
+  ARCH_AT: ClassVar[tuple[float, float, float]] = (0.0, -24.0, -3.0)
 
   @property
   def centres(self):
@@ -53,7 +55,7 @@ class Spine:
     for centre in self.centres:
       body = np.linalg.norm((points - centre) / self.body, axis=-1)
       arch = np.linalg.norm(
-        (points - centre - (0, -24, -3)) / self.arch, axis=-1
+        (points - centre - self.ARCH_AT) / self.arch, axis=-1
       )
       rows.append(1 - np.minimum(body, arch))
     return np.stack(rows, axis=-1)

@@ -188,6 +188,18 @@ def test_a_gap_for_one_more_vertebra_is_seen():
   assert holes(column("C6 C7 T1 T2", (26, 19, 20))) == []
 
 
+def test_row_62_joined_and_half_vertebrae_make_levels_doubtful():
+  levels = "T11 T12 L1 L2 L3 L4"
+  usual = column(levels, (30, 32, 33, 34, 35))
+  assert level_doubts_of(usual) == []
+  # L2 and L3 grown together count as L2: what lies below is one off.
+  joined = column(levels, (30, 32, 50, 51, 35))
+  assert holes(joined) == [("L1", "L2"), ("L2", "L3")]
+  half = dataclasses.replace(usual[3], volume_ml=7.0)
+  (odd,) = strangers([*usual[:3], half, *usual[4:]])
+  assert odd.level == "L2"
+
+
 def test_vertebrae_that_grow_towards_the_head_are_upside_down():
   levels, volumes = "T11 T12 L1 L2 L3", (40.0, 45.0, 50.0, 54.0, 58.0)
   upright = row_of(

@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from vf_jax.errors import InputError
 from vf_jax.evaluate.metrics.overlap import dice
+from vf_jax.infer import predictor
 from vf_jax.labels import BY_NAME
 from vf_jax.models.decoders.numbering import VERTEBRAE
 from vf_jax.models.vertebraformer import VertebraFormer
-from vf_jax.volume import Volume
+from vf_jax.volume import Grid, Volume, network_grid
 
 
 def rotation(degrees, axis):
@@ -219,6 +221,74 @@ def test_rejected_and_unsure_vertebrae_are_told(oracle, make_ct, monkeypatch):
   )
 
 
+@pytest.mark.parametrize("names", ["T12 T13 L1 L2 L3", "L3 L4 L5 L6"])
+def test_row_62_rare_levels_reach_the_result(
+  oracle, make_ct, monkeypatch, names
+):
+  chain = type(oracle)._chain
+  order = {v.name: i for i, v in enumerate(VERTEBRAE)}
+  given = [order[name] for name in names.split()]
+
+  def rare(self, *args):
+    levels, sure = chain(self, *args)
+    levels[0, :5] = -1
+    levels[0, : len(given)] = given
+    return levels, sure
+
+  monkeypatch.setattr(type(oracle), "_chain", rare)
+  result = oracle(make_ct()[0], "case")
+  assert [v.level for v in result.vertebrae] == names.split()
+  codes = {BY_NAME[name].code for name in names.split()}
+  assert set(np.unique(result.mask)) == codes | {0}
+  assert not result.abstained
+  # Neither rare level is taken for a gap between its neighbours.
+  assert np.isfinite([v.crush_ratio for v in result.vertebrae]).all()
+
+
+def test_row_63_an_arch_not_yet_joined_stays_with_its_body(
+  oracle, make_ct, spine, monkeypatch
+):
+  """Open synchondroses; the size of a newborn is beyond the network."""
+  monkeypatch.setattr(type(spine), "ARCH_AT", (0, -31, -3))
+  grid = make_ct()[0].grid
+  places = grid.to_world(np.indices(grid.shape).reshape(3, -1).T)
+  places = places.reshape(*grid.shape, 3)
+  noise = np.random.default_rng(7).normal(0, 12, grid.shape)
+  hu = (spine.hounsfield(places) + noise).astype(np.int16)
+  truth = spine.codes_at(places)
+  result = oracle(Volume(hu, grid.affine), "case")
+  assert [v.level for v in result.vertebrae] == list(spine.levels)
+  for v in result.vertebrae:
+    own = truth == v.code
+    assert ndimage.label(own, np.ones((3, 3, 3)))[1] == 2
+    assert dice(result.mask == v.code, own) > 0.95
+
+
+def test_row_55_left_and_right_exchanged_is_not_noticed(
+  oracle, make_ct, spine, monkeypatch
+):
+  """Equal levels, and silence (docs/predict.md): a spine is symmetric."""
+  volume, _ = make_ct()
+  straight = oracle(volume, "case")
+  centres = type(spine).centres.fget
+  # The network sees the spine where the mirror shows it.
+  monkeypatch.setattr(
+    type(spine),
+    "centres",
+    property(
+      lambda self: centres(self) * (-1, 1, 1) + (2 * self.centre[0], 0, 0)
+    ),
+  )
+  voxels = np.ascontiguousarray(volume.voxels[::-1])
+  mirrored = oracle(Volume(voxels, volume.affine), "case")
+  assert mirrored.warnings == straight.warnings == ()
+  assert not mirrored.abstained
+  for found, other in zip(mirrored.vertebrae, straight.vertebrae, strict=True):
+    assert found.level == other.level
+    assert found.confidence == other.confidence
+  np.testing.assert_array_equal(mirrored.mask[::-1], straight.mask)
+
+
 @pytest.mark.parametrize(("doubted", "abstains"), [(1, False), (3, True)])
 def test_a_scan_abstains_if_more_than_its_ends_are_doubtful(
   oracle, make_ct, monkeypatch, doubted, abstains
@@ -350,3 +420,9 @@ def test_a_scan_whose_box_would_fill_the_memory_is_refused(oracle):
   voxels[0, 0, :30] = 700
   with pytest.raises(InputError, match="mm large"):
     oracle(Volume(voxels, affine), "thread")
+
+
+def test_row_43_the_grid_of_a_whole_body_is_below_the_limit():
+  body = Grid((1024, 1024, 3500), np.diag([0.5, 0.5, 0.5, 1.0]))
+  shape = network_grid(body, 2.0).shape
+  assert np.prod(shape) < predictor._MOST_VOXELS

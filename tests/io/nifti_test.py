@@ -447,6 +447,31 @@ def test_row_29_size_is_checked_before_allocation(save, compress):
   tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+  ("dtype", "fits"), [(np.int16, True), (np.float32, False)]
+)
+def test_row_43_whole_body_at_half_a_millimetre(save, monkeypatch, dtype, fits):
+  """Fits as docs/predict.md says; the file here is a header and a hole."""
+
+  class FitsError(Exception):
+    pass
+
+  def allocate(count, kind):
+    assert (count, kind) == (1024 * 1024 * 3500, dtype)
+    raise FitsError
+
+  monkeypatch.setattr(nifti, "empty", allocate)
+  size = put(dim=[3, 1024, 1024, 3500, 1, 1, 1, 1])
+  voxels = hounsfield((2, 2, 2), dtype)
+  path = save(encode(voxels, size), name="ct.nii", compress=False)
+  os.truncate(path, 352 + 1024 * 1024 * 3500 * voxels.itemsize)
+  if fits:
+    with pytest.raises(FitsError):
+      nifti.read(path)
+  else:
+    refused(path, "1024 x 1024 x 3500 voxels.*the limit is 8,589,934,592")
+
+
 def test_row_30_byte_cap(save):
   path = save(encode(np.full((100, 100, 100), -1000, np.int16)))
   refused(path, "the limit is 1,000,000", max_bytes=1_000_000)
