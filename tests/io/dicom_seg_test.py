@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 import warnings
 
 import dicom_slices
@@ -12,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from vf_jax import scratch
 from vf_jax.errors import InputError
 from vf_jax.io import dicom
 from vf_jax.io.dicom_seg import read_source, write_dicom_seg
@@ -155,6 +157,31 @@ def test_a_multi_frame_ct(tmp_path):
   write_dicom_seg(tmp_path / "x.dcm", mask, source, "ab")
   _, found = read_back(tmp_path / "x.dcm", source.images)
   np.testing.assert_array_equal(found[:, :, list(source.order)], mask)
+
+
+def test_memory_holds_neither_the_mask_nor_all_headers(tmp_path, monkeypatch):
+  """A copy of the mask is on the disk, and one header is whole."""
+  slices = 24
+  wide = np.zeros((slices, 512, 512), np.uint16)
+  ct = dicom_slices.place(
+    tmp_path / "ct", slices, pixels=wide, ImageComments="c" * 9000, **WHOLE
+  )
+  source = read_source(ct)
+  assert [len(s.get("ImageComments", "")) for s in source.images[:3]] == [
+    9000, 0, 0
+  ]  # fmt: skip
+  mask = np.zeros(wide.T.shape, np.uint8, order="F")
+  mask[100:120, 90:100, 3:] = BY_NAME["L1"].code
+  # What highdicom keeps for good is loaded by the first.
+  write_dicom_seg(tmp_path / "x.dcm", mask, source, "ab")
+  monkeypatch.setattr(scratch, "ON_DISK", mask.nbytes)
+  tracemalloc.start()
+  write_dicom_seg(tmp_path / "y.dcm", mask, source, "ab")
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  _, found = read_back(tmp_path / "y.dcm", source.images)
+  np.testing.assert_array_equal(found, mask)
+  assert peak < mask.nbytes
 
 
 def test_what_cannot_be_written_is_refused(tmp_path, monkeypatch):

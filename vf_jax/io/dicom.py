@@ -44,6 +44,13 @@ from vf_jax.io.values import settle
 from vf_jax.scratch import empty, release
 from vf_jax.volume import Source, Volume
 
+# What an object derived from a series asks of every image.
+_OWN = [
+  *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+  *("FrameOfReferenceUID", "NumberOfFrames", "Rows", "Columns"),
+  *("ImagePositionPatient", "ImageOrientationPatient"),
+]
+
 __all__ = ["SeriesInfo", "list_series", "read", "read_facts", "source_slices"]
 
 
@@ -161,7 +168,9 @@ def source_slices(
   *,
   max_bytes: int = MAX_BYTES,
 ) -> list[tuple[Any, int]]:
-  """Reads the whole headers of a series, for objects derived from it.
+  """Reads the headers of a series, for objects derived from it.
+
+  Only the first is whole; of the others memory holds what tells them apart.
 
   Args:
     path: as `read`.
@@ -182,11 +191,12 @@ def source_slices(
     slices, _, _ = arrange(choose(stacks, series, name), name)
     datasets: dict[int, Any] = {}
     for header, _ in slices:
+      tags = _OWN if datasets else None
       if header.number not in datasets:
         with files.open(header.number) as file, warnings.catch_warnings():
           warnings.simplefilter("ignore")
           datasets[header.number] = pydicom.dcmread(
-            file, stop_before_pixels=True, force=True
+            file, stop_before_pixels=True, force=True, specific_tags=tags
           )
   return [(datasets[header.number], frame.index) for header, frame in slices]
 

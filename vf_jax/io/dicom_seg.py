@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from vf_jax.io.atomic import atomic_write
 from vf_jax.io.dicom import source_slices
 from vf_jax.io.dicom_headers import import_pydicom
 from vf_jax.labels import BY_CODE
+from vf_jax.scratch import empty, release, slabs
 
 # May be empty in a SEG, but not missing.
 _NEEDED = (
@@ -97,18 +99,15 @@ def write_dicom_seg(
   if mask.shape[2] != len(source.order):
     fault = f"has {len(source.order)} slices, the mask {mask.shape[2]}."
     raise InputError(source.name, fault)
-  codes = [int(code) for code in np.unique(mask) if code]
+  codes = _codes_in(mask)
   if not codes:
     raise InputError(path, "a DICOM SEG cannot be empty.")
-  table = np.zeros(256, np.uint8)
-  table[codes] = np.arange(1, len(codes) + 1)
-  pixels = table[mask.transpose(2, 1, 0)[list(source.order)]]
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # of odd values that the series has
       segmentation = hd.seg.Segmentation(
         source_images=source.images,
-        pixel_array=pixels,
+        pixel_array=_segment_numbers(mask, codes, source.order),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=_describe(hd, codes, checkpoint),
         series_instance_uid=hd.UID(),
@@ -147,6 +146,31 @@ def _import_highdicom(name: str) -> Any:
       "pip install 'vf-jax[dicom]', or leave --dicom-seg out.",
     ) from error
   return highdicom
+
+
+def _codes_in(mask: UInt8[np.ndarray, "x y z"]) -> list[int]:
+  """The codes of a mask but 0, ascending."""
+  found: set[int] = set()
+  for part in slabs(mask):
+    found.update(np.unique(mask[..., part]).tolist())
+  return sorted(found - {0})
+
+
+def _segment_numbers(
+  mask: UInt8[np.ndarray, "x y z"], codes: list[int], order: Sequence[int]
+) -> UInt8[np.ndarray, "frames rows columns"]:
+  """Segments, from 1 in the order of the codes, for the frames of a series.
+
+  The only copy of the mask, and it is on the disk if it is large.
+  """
+  table = np.zeros(256, np.uint8)
+  table[codes] = np.arange(1, len(codes) + 1)
+  columns, rows, _ = mask.shape
+  numbers = empty((len(order), rows, columns), np.uint8, "C")
+  for frame, place in enumerate(order):
+    numbers[frame] = table[mask[:, :, place].T]
+    release(mask, numbers)
+  return numbers
 
 
 def _images(
@@ -195,9 +219,9 @@ def _fill_up(images: list[Any], name: str) -> tuple[str, ...]:
       image.SOPInstanceUID = meta.get(
         "MediaStorageSOPInstanceUID"
       ) or uid.generate_uid(entropy_srcs=sources)
-    for key in _NEEDED:
-      if key not in image:
-        setattr(image, key, "")
+  for key in _NEEDED:
+    if key not in first:
+      setattr(first, key, "")
   if not missing:
     return ()
   return (
