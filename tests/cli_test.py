@@ -93,6 +93,10 @@ def test_every_command_has_help(command, capsys):
     (["predict", "x.nii"], "--out"),
     (["predict", "--out", "o"], "CT"),
     (["predict", "x.nii", "--out", "o", "--fast"], "--fast"),
+    (
+      ["predict", "x.nii", "--out", "o", "--distributed", "--shard", "1/2"],
+      "not allowed with",
+    ),
     (["predict", "x.nii", "--out", "o", "--index", "one"], "invalid int"),
     (["predict", "x.nii", "--out", "o", "--hu-offset", "a"], "--hu-offset"),
     (["predict", "x.nii", "--out", "o", "--hu-offset", "9999999"], "32768"),

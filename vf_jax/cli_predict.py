@@ -56,12 +56,20 @@ def add_command(commands: argparse._SubParsersAction) -> None:
   parser.add_argument(
     "--overwrite", action="store_true", help="predict again what is there"
   )
-  parser.add_argument(
+  share = parser.add_mutually_exclusive_group()
+  share.add_argument(
     "--shard",
     type=_shard,
     default=(1, 1),
     metavar="I/N",
     help="take every N-th case from the I-th on, 1 <= I <= N",
+  )
+  share.add_argument(
+    "--distributed",
+    action="store_true",
+    help="divide the cases among the processes of a cluster (SLURM, Open MPI, "
+    "a TPU pod, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+    "JAX_PROCESS_ID)",
   )
   parser.add_argument(
     "--assume-orientation",
@@ -122,7 +130,7 @@ def _predict(
   from vf_jax.infer.predictor import load
   from vf_jax.infer.progress import Progress
   from vf_jax.io.ct import InputOptions
-  from vf_jax.parallel.processes import split_further
+  from vf_jax.parallel.processes import meet, split_further
   from vf_jax.report.index import write_index
   from vf_jax.report.page import write_report
 
@@ -137,8 +145,9 @@ def _predict(
   except InputError as error:
     say(str(error))
     return USAGE
+  shard = meet() if options.distributed else split_further(options.shard)
   predictor = load(options.checkpoint)
-  cases = take_shard(cases, split_further(options.shard))
+  cases = take_shard(cases, shard)
   inputs = InputOptions(
     assume_orientation=options.assume_orientation,
     index=options.index,

@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
+from jax.extend.backend import clear_backends
+
+from vf_jax.errors import ConfigError
 
 
 def split_further(shard: tuple[int, int]) -> tuple[int, int]:
@@ -21,3 +26,45 @@ def split_further(shard: tuple[int, int]) -> tuple[int, int]:
     (number - 1) * processes + jax.process_index() + 1,
     count * processes,
   )
+
+
+def meet() -> tuple[int, int]:
+  """Finds the number of this process among those of a cluster.
+
+  JAX knows its way in SLURM, Open MPI, Kubernetes and TPU pods; elsewhere the
+  variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID tell.
+  Once all have met they part: who stays joined ends with any that dies, waits
+  for the slowest, and on GPUs would tune programs together with processes that
+  may never compile them.
+
+  NOTE: must be called before anything else of JAX.
+
+  Returns:
+    Number of this process, from 1, and how many there are.
+
+  Raises:
+    ConfigError: if there is no cluster, or the others do not come.
+  """
+  # Its handler of SIGTERM would replace that of the program.
+  jax.config.update("jax_enable_preemption_service", False)
+  try:
+    jax.distributed.initialize(
+      num_processes=_number("JAX_NUM_PROCESSES"),
+      process_id=_number("JAX_PROCESS_ID"),
+    )
+    share = jax.process_index() + 1, jax.process_count()
+    jax.distributed.shutdown()
+  except (ValueError, RuntimeError, IndexError) as error:
+    said = " ".join(str(error).split()).rstrip(".")
+    raise ConfigError(
+      f"--distributed finds no cluster ({said}). Fix: start it by srun or "
+      "mpirun, or set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and "
+      "JAX_PROCESS_ID; or use --shard."
+    ) from error
+  clear_backends()
+  return share
+
+
+def _number(variable: str) -> int | None:
+  text = os.environ.get(variable)
+  return None if text is None else int(text)
