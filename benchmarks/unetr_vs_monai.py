@@ -117,9 +117,7 @@ def _measure(options, folder: pathlib.Path) -> Iterator[dict]:
 
 
 def _logit_error(folder: pathlib.Path, peer: str) -> tuple[float, float]:
-  theirs, ours = (
-    np.load(folder / f"{kind}.npy") for kind in (MONAI[0], "ours")
-  )
+  theirs, ours = (np.load(folder / f"{kind}.npy") for kind in (peer, "ours"))
   return float(abs(theirs - ours).max()), float(abs(theirs).max())
 
 

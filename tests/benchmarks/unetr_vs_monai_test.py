@@ -1,0 +1,27 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Our logits are compared with those of the peer that ran."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _path():
+  sys.path.insert(0, str(_BENCHMARKS))
+  yield
+  sys.path.remove(str(_BENCHMARKS))
+
+
+def test_logits_are_compared_with_the_peer_that_ran(tmp_path):
+  module = importlib.import_module("unetr_vs_monai")
+  np.save(tmp_path / "monai_compile.npy", np.array([1.0, -4.0]))
+  np.save(tmp_path / "ours.npy", np.array([1.5, -4.0]))
+  assert module._logit_error(tmp_path, "monai_compile") == (0.5, 4.0)
