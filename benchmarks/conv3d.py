@@ -22,15 +22,18 @@ from worker import Worker, facts_with_peers, limit_threads, serve, timed
 # Depth, height, width, channels in and out; where it is used.
 SHAPES = {
   "96,96,96,1,16": "UNETR",
+  "96,96,96,2,16": "base",
   "96,96,96,16,16": "UNETR",
   "96,96,96,32,16": "UNETR",
   "48,48,48,32,32": "UNETR",
   "48,48,48,64,32": "UNETR",
-  "24,24,24,64,64": "UNETR",
+  "24,24,24,32,32": "UNETR",
+  "24,24,24,64,64": "UNETR, fast:S",
   "24,24,24,128,64": "UNETR",
   "12,12,12,128,128": "UNETR",
   "12,12,12,256,128": "UNETR",
-  "24,24,24,128,128": "fast",
+  "24,24,24,128,128": "fast:B",
+  "24,24,24,256,256": "fast:L, H",
   "24,16,16,96,96": "tiny",
 }
 WHAT = ("forward", "gradients")

@@ -1,0 +1,53 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""The benchmark measures what our models compute, and renders it by rounds."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import runpy
+import sys
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vf_jax.config import from_config_dict
+from vf_jax.models import layers
+from vf_jax.models.decoders import unetr
+from vf_jax.models.vertebraformer import VertebraFormer
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+  sys.path.insert(0, str(_ROOT / "benchmarks"))
+  yield importlib.import_module("conv3d")
+  sys.path.remove(str(_ROOT / "benchmarks"))
+
+
+@pytest.mark.parametrize(("name", "variant"), [("base", ""), ("fast", "L")])
+def test_every_shape_of_a_model_is_measured(benchmark, name, variant):
+  get_config = runpy.run_path(str(_ROOT / f"configs/{name}.py"))["get_config"]
+  config = from_config_dict(get_config(variant)).model
+  found = set()
+
+  def convolve(x, kernel):
+    cout = kernel.shape[-1]
+    found.add(",".join(map(str, (*x.shape[1:], cout))))
+    return jnp.zeros((*x.shape[:4], cout), x.dtype)
+
+  with (
+    mock.patch.object(layers, "conv3d", convolve),
+    mock.patch.object(unetr, "conv3d", convolve),
+  ):
+    jax.eval_shape(
+      VertebraFormer(config).init,
+      jax.random.key(0),
+      jnp.zeros((1, *config.crop)),
+      jnp.ones((1, 3)),
+    )
+  assert found
+  assert found <= set(benchmark.SHAPES)
