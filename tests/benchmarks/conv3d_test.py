@@ -51,3 +51,25 @@ def test_every_shape_of_a_model_is_measured(benchmark, name, variant):
     )
   assert found
   assert found <= set(benchmark.SHAPES)
+
+
+def test_ratios_are_of_one_round_and_the_peak_is_the_fastest(benchmark):
+  shape = "24,16,16,96,96"
+  seconds = {"matmul": [2.0, 0.1, 9.0]}
+  for what in benchmark.WHAT:
+    seconds[f"{shape} {what} winograd"] = [1.0, 4.0, 9.0]
+    seconds[f"{shape} {what} torch"] = [4.0, 5.0, 3.0]
+  text = benchmark.render(
+    {
+      "facts": {
+        "date": "d", "command": "c", "commit": "1", "machine": "m",
+        "packages": {"jax": "1", "torch": "2"},
+      },
+      "settings": {"threads": 2, "rounds": 3, "shapes": [shape]},
+      "implementations": ["winograd", "torch"],
+      "chosen": {shape: "winograd"},
+      "seconds": seconds,
+    }
+  )  # fmt: skip
+  assert "same run: 172 GF/s" in text
+  assert text.count("| 0.80 |") == 2
