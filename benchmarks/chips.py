@@ -7,6 +7,12 @@ v5e, v5p, v6e: docs.cloud.google.com/tpu/docs/{v5e,v5p,v6e}. The pages give the
   over 4, 6 and 4 ports, so one port sends 50, 100 and 100 GB/s.
 h100: NVIDIA H100 Tensor Core GPU data sheet, SXM: 989.4 TFLOP/s of dense bf16,
   3.35 TB/s, 80 GB, NVLink 900 GB/s in both directions together.
+
+Clocks are derived, for no data sheet gives them: the peak over what the matrix
+units do in a cycle, 2 * 128^2 operations each. By the pages above v5e has one
+core of four units (1.503 GHz), v5p two of four (1.751 GHz); the size of a unit,
+and 1.5 GHz for v5e, are from jax-ml.github.io/scaling-book/tpus. For v6e the
+same division gives 3.5 GHz, which is hard to believe, so it has no clock.
 """
 
 from __future__ import annotations
@@ -25,8 +31,8 @@ class Chip:
     link: bytes per second that it sends over one port of a TPU, or over all
       of a GPU's together.
     ports: that it has.
-    clock: cycles per second, to turn the compiler's cycles into time; 0 where
-      the compiler gives none.
+    clock: cycles per second, to turn the compiler's cycles into time; 0 if
+      unknown, or if the compiler gives no cycles.
   """
 
   flops: float

@@ -200,6 +200,12 @@ def test_facts_are_in_the_order_of_the_chips(chips):
     assert 2 * chip.ports * chip.link == total
 
 
+@pytest.mark.parametrize(("name", "units"), [("v5e", 4), ("v5p", 8)])
+def test_clocks_follow_from_the_peak(chips, name, units):
+  chip = chips.CHIPS[name]
+  assert chip.clock == pytest.approx(chip.flops / (2 * 128**2 * units), 3e-3)
+
+
 def test_target_names_a_chip_and_a_shape():
   module = importlib.import_module("compile_for")
   assert module.parse_target("v5e:16x16") == ("v5e", (16, 16))
