@@ -89,7 +89,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     options: of the command line.
 
   Returns:
-    The row of the table, plain numbers.
+    The row of the table, plain numbers; only `error` of a step that the
+    compiler finds too large for the chip.
   """
   name, shape = parse_target(options.target)
   prepare_environment()
@@ -104,7 +105,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     step, arguments = step_and_arguments(config, mesh, options.without_augment)
     lowered = step.lower(*arguments)
     began, busy = time.monotonic(), _cpu_seconds()
-    compiled = lowered.compile(_OPTIONS if name == "h100" else None)
+    try:
+      compiled = lowered.compile(_OPTIONS if name == "h100" else None)
+    except jax.errors.JaxRuntimeError as error:
+      return {"error": does_not_fit(error)}
     took, busy = time.monotonic() - began, _cpu_seconds() - busy
   text = compiled.as_text()
   if options.hlo:
@@ -154,6 +158,23 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     "mfu": limit.mfu(chip, model_flops),
     "scheduled_s": found.cycles / chip.clock if chip.clock else None,
   }
+
+
+def does_not_fit(error: Exception) -> str:
+  """Words of the compiler about a step that is too large, which is a result.
+
+  Args:
+    error: that the compiler raised.
+
+  Returns:
+    Its first line.
+
+  Raises:
+    Exception: the error itself, if it says anything else.
+  """
+  if "RESOURCE_EXHAUSTED" not in str(error):
+    raise error
+  return str(error).splitlines()[0][:160]
 
 
 def parse_target(text: str) -> tuple[str, tuple[int, ...]]:

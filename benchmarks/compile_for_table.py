@@ -53,6 +53,10 @@ def fill(folder: pathlib.Path, script: str) -> None:
   Args:
     folder: of compile_for.json and compile_for.md.
     script: compiles one row in a process of its own.
+
+  Raises:
+    RuntimeError: if that process fails, with what it said: only a step that
+      does not fit is a row, everything else is to be tried again.
   """
   path = folder / "compile_for.json"
   found = json.loads(path.read_text()) if path.exists() else {"rows": {}}
@@ -60,11 +64,7 @@ def fill(folder: pathlib.Path, script: str) -> None:
     key = " ".join(arguments)
     if key in found["rows"]:
       continue
-    try:
-      row = measuring.run_alone(script, *arguments)
-    except RuntimeError as error:
-      # A step that does not fit is a result, too.
-      row = {"error": _reason(str(error))}
+    row = measuring.run_alone(script, *arguments)
     row["date"] = datetime.date.today().isoformat()
     found["rows"][key] = row
     found["facts"] = measuring.facts()
@@ -86,7 +86,7 @@ def render(found: dict[str, Any]) -> str:
   rows = []
   for key, row in found["rows"].items():
     if "error" in row:
-      rows.append([f"`{key}`", row["date"], row["error"], *[""] * 10])
+      rows.append([f"`{key}`", row["date"], _cell(row["error"]), *[""] * 10])
       continue
     rows.append(
       [
@@ -130,11 +130,9 @@ are of a busy machine; CPU seconds add up all threads.
 """
 
 
+def _cell(text: str) -> str:
+  return text.replace("|", "/")
+
+
 def _number(value: float | None, unit: float) -> str:
   return "" if value is None else f"{value / unit:.2f}"
-
-
-def _reason(text: str) -> str:
-  """The line of a traceback that says what went wrong."""
-  lines = [line for line in text.splitlines() if "Error" in line]
-  return (lines or text.splitlines())[-1].strip()[:160].replace("|", "/")

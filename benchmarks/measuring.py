@@ -79,7 +79,8 @@ def run_alone(script: str, *arguments: str) -> dict[str, Any]:
   )
   if done.returncode:
     raise RuntimeError(
-      f"{script} {' '.join(arguments)}:\n{done.stderr[-4000:]}"
+      f"{script} {' '.join(arguments)} ended with {done.returncode}:\n"
+      f"{done.stderr[-4000:]}"
     )
   return json.loads(done.stdout.strip().splitlines()[-1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pathlib
 import sys
 
@@ -212,6 +213,31 @@ def test_target_names_a_chip_and_a_shape():
   assert module.parse_target("h100:8") == ("h100", (8,))
   with pytest.raises(SystemExit, match="v5e"):
     module.parse_target("a100:8")
+
+
+def test_only_a_step_that_is_too_large_is_a_result():
+  module = importlib.import_module("compile_for")
+  error = jax.errors.JaxRuntimeError(
+    "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm.\nLargest: 1."
+  )
+  assert module.does_not_fit(error).endswith("memory space hbm.")
+  with pytest.raises(jax.errors.JaxRuntimeError, match="lockfile"):
+    module.does_not_fit(jax.errors.JaxRuntimeError("ABORTED: lockfile"))
+
+
+def test_a_row_that_failed_is_tried_again(tmp_path, monkeypatch):
+  module = importlib.import_module("compile_for_table")
+  monkeypatch.setattr(module, "ROWS", module.ROWS[:1])
+  script = tmp_path / "killed.py"
+  script.write_text("import os; os.kill(os.getpid(), 9)")
+  with pytest.raises(RuntimeError, match="ended with -9"):
+    module.fill(tmp_path, str(script))
+  assert not (tmp_path / "compile_for.json").exists()
+  script.write_text('print(\'{"error": "no memory | at all"}\')')
+  module.fill(tmp_path, str(script))
+  rows = json.loads((tmp_path / "compile_for.json").read_text())["rows"]
+  assert len(rows) == 1
+  assert "no memory / at all" in (tmp_path / "compile_for.md").read_text()
 
 
 def test_table_shows_what_fits_and_what_failed():
