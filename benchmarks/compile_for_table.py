@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import pathlib
 from typing import Any
@@ -64,17 +63,19 @@ def fill(folder: pathlib.Path, script: str) -> None:
     key = " ".join(arguments)
     if key in found["rows"]:
       continue
+    # Before it compiles: a commit that is made meanwhile is not its.
+    facts = measuring.facts()
     row = measuring.run_alone(script, *arguments)
-    row["date"] = datetime.date.today().isoformat()
+    row |= {"date": facts["date"], "facts": facts}
     found["rows"][key] = row
-    found["facts"] = measuring.facts()
+    found["facts"] = facts
     path.write_text(json.dumps(found, indent=1) + "\n")
     (folder / "compile_for.md").write_text(render(found))
     print(f"{key}: {row}", flush=True)
 
 
 def render(found: dict[str, Any]) -> str:
-  """Renders the table.
+  """Renders both tables.
 
   Args:
     found: content of compile_for.json.
@@ -113,7 +114,28 @@ def render(found: dict[str, Any]) -> str:
       "sent, GB", "roofline, ms (limit)", "MFU at most", "XLA's schedule, ms",
     ],
     rows,
-  ) + "\n"  # fmt: skip
+  ) + "\n\n" + _MORE + _details(found["rows"]) + "\n"  # fmt: skip
+
+
+def _details(rows: dict[str, dict[str, Any]]) -> str:
+  """The second table: what the compiler says itself, and the commit."""
+  return measuring.table(
+    [
+      "step", "commit", "XLA's own TFLOP", "temporary, GiB", "arguments, GiB",
+      "handed over, GB",
+    ],
+    [
+      [
+        f"`{key}`",
+        _commit(row),
+        _number(row.get("compiler_flops"), 1e12),
+        _number(row.get("temp_bytes"), 2**30),
+        _number(row.get("argument_bytes"), 2**30),
+        _by_kind(row.get("collectives", {})),
+      ]
+      for key, row in rows.items()
+    ],
+  )  # fmt: skip
 
 
 _HEAD = """# Training steps, compiled for chips that are not here
@@ -128,6 +150,25 @@ clock derived from the peak (`benchmarks/chips.py`: v5e 1.5 GHz). Compile times
 are of a busy machine; CPU seconds add up all threads.
 
 """
+
+_MORE = """\
+What the compiler says itself, and what a chip hands over to collectives, by
+kind: the bytes of their operands, of which rings make what is "sent" above. The
+commit is that of the row ("-": not recorded).
+
+"""
+
+
+def _commit(row: dict[str, Any]) -> str:
+  """Shortened, but with the mark of a changed tree behind its 40 digits."""
+  commit = row.get("facts", {}).get("commit") or "-"
+  return commit[:9] + commit[40:]
+
+
+def _by_kind(collectives: dict[str, float]) -> str:
+  """Largest first."""
+  kinds = sorted(collectives, key=collectives.__getitem__, reverse=True)
+  return ", ".join(f"{kind} {collectives[kind] / 1e9:.3g}" for kind in kinds)
 
 
 def _cell(text: str) -> str:

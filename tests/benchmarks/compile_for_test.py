@@ -236,7 +236,8 @@ def test_a_row_that_failed_is_tried_again(tmp_path, monkeypatch):
   script.write_text('print(\'{"error": "no memory | at all"}\')')
   module.fill(tmp_path, str(script))
   rows = json.loads((tmp_path / "compile_for.json").read_text())["rows"]
-  assert len(rows) == 1
+  (row,) = rows.values()
+  assert row["facts"]["commit"]
   assert "no memory / at all" in (tmp_path / "compile_for.md").read_text()
 
 
@@ -248,6 +249,9 @@ def test_table_shows_what_fits_and_what_failed():
     "bytes_per_crop": 7e9, "compiler_bytes": None, "crops_per_chip": 2.0,
     "peak_bytes": 20 * 2**30, "fits": False, "sent_bytes": 1e9,
     "limit": "compute", "compute_s": 0.02, "mfu": 0.75, "scheduled_s": None,
+    "compiler_flops": 1e12, "temp_bytes": 2**30, "argument_bytes": 2**29,
+    "collectives": {"all-gather": 8e7, "all-reduce": 2.1e8},
+    "facts": {"commit": "0123456789" * 4 + "+changes"},
   }  # fmt: skip
   text = module.render(
     {
@@ -259,8 +263,13 @@ def test_table_shows_what_fits_and_what_failed():
     }
   )
   lines = [line for line in text.splitlines() if line.startswith("|")]
-  assert len({line.count("|") for line in lines}) == 1
+  assert len(lines) == 8
+  assert len({line.count("|") for line in lines[:4]}) == 1
+  assert len({line.count("|") for line in lines[4:]}) == 1
   assert "20.0 (does not fit)" in lines[2]
   assert "20.0 (compute)" in lines[2]
   assert "75 %" in lines[2]
   assert "no memory" in lines[3]
+  row = "| 012345678+changes | 1.00 | 1.00 | 0.50 | all-reduce 0.21, all-gather"
+  assert row in lines[6]
+  assert lines[7] == "| `--for h100:1` | - |  |  |  |  |"
