@@ -203,12 +203,14 @@ def report(results: dict, options: argparse.Namespace) -> None:
         [
           name,
           peer,
+          len(ratios),
           f"{measuring.median(ratios):.1f}",
           f"{ratios[0]:.1f} - {ratios[-1]:.1f}",
           f"{apart:.1e}",
         ]
       )
-  header = ("job", "peer", "times as long", "range", "largest difference")
+  header = ("job", "peer", "rounds", "times as long", "range",
+            "largest difference")  # fmt: skip
   table = measuring.table(header, rows)
   print(table)
   if options.out:
@@ -219,7 +221,7 @@ def report(results: dict, options: argparse.Namespace) -> None:
       "# Metrics beside the packages\n\n"
       "How many times the processor time of vf_jax the peer takes, one thread "
       "each, in turn in one process: median and range of the rounds' "
-      "ratios.\n\n"
+      "ratios. The AP has two rounds, whatever `--rounds` says.\n\n"
       f"{table}\n\n{facts['date']}, {facts['machine']}, commit "
       f"{facts['commit']}; "
       + ", ".join(f"{n} {v}" for n, v in facts["peers"].items())
