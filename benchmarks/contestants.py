@@ -149,13 +149,15 @@ class _Peer:
     torch.manual_seed(seed)
     self._torch, self._windows = torch, windows
     self._net = _monai(name, windows)
-    parameters = self._net.parameters()
-    self._optimizer = torch.optim.AdamW(parameters, rate, weight_decay=1e-5)
+    # One pass over all parameters, here and in the average: torch's fastest.
+    self._optimizer = torch.optim.AdamW(
+      self._net.parameters(), rate, weight_decay=1e-5, fused=True
+    )
     self._schedule = torch.optim.lr_scheduler.LambdaLR(
       self._optimizer, lambda step: _cosine(step + 1, steps)
     )
     self._average = torch.optim.swa_utils.AveragedModel(
-      self._net, avg_fn=self._mix
+      self._net, multi_avg_fn=self._mix
     )
     self._done = 0
     self._run = torch.compile(self._net) if compiled else self._net
@@ -184,7 +186,7 @@ class _Peer:
 
   def _mix(self, old, new, _):
     decay = min(_EMA, (1 + self._done) / (10 + self._done))  # as ours
-    return decay * old + (1 - decay) * new
+    self._torch._foreach_lerp_(old, new, 1 - decay)
 
   def _input(self, image: np.ndarray):
     """The windows that ours sees (`encoder.intensity_windows`)."""
