@@ -41,6 +41,7 @@ SETTINGS = {
   f"{UNETR}, torch.compile, huge pages": (UNETR, True, True),
   f"{SWIN}, eager": (SWIN, False, False),
   f"{SWIN}, torch.compile": (SWIN, True, False),
+  f"{SWIN}, torch.compile, huge pages": (SWIN, True, True),
 }
 _JOBS = ("train", "infer")
 _FILE = "same_job"
