@@ -54,10 +54,21 @@ def small(array: np.ndarray) -> np.ndarray:
   return np.clip(np.round(array * 256), -127, 127).astype(np.int8)
 
 
-def unetr(name: str) -> dict[str, np.ndarray]:
-  """Weights, input, logits and gradients of one network."""
-  random = np.random.default_rng(len(name))
-  arguments = CASES[name]
+def answer(
+  arguments: dict, batch: int, random: np.random.Generator
+) -> dict[str, np.ndarray]:
+  """Weights, image, logits and gradients of one network in float64.
+
+  Args:
+    arguments: of MONAI's UNETR.
+    batch: crops.
+    random: of weights and image, both small integers.
+
+  Returns:
+    `weight/NAME` (int8, / 256), `image` (int8, / 32), `logits` and, where there
+    is one, `grad/NAME` of the mean of the logits times the cosine of their
+    position.
+  """
   net = UNETR(**arguments).double()
   out = {}
   with torch.no_grad():
@@ -67,7 +78,7 @@ def unetr(name: str) -> dict[str, np.ndarray]:
       raw = small(centre + scale * random.standard_normal(value.shape))
       out[f"weight/{key}"] = raw
       value.copy_(torch.from_numpy(raw / 256.0))
-  shape = (2, *arguments["img_size"], arguments["in_channels"])
+  shape = (batch, *arguments["img_size"], arguments["in_channels"])
   out["image"] = np.clip(
     np.round(random.standard_normal(shape) * 32), -127, 127
   ).astype(np.int8)
@@ -75,13 +86,21 @@ def unetr(name: str) -> dict[str, np.ndarray]:
   logits = net(image.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
   weight = np.cos(np.arange(logits.numel())).reshape(logits.shape)
   (logits * torch.from_numpy(weight)).mean().backward()
-  out["logits"] = logits.detach().numpy()[:, ::3, ::3, ::3].astype(np.float32)
+  out["logits"] = logits.detach().numpy()
   for key, value in net.named_parameters():
     if value.grad is not None:
-      grad = value.grad.numpy()
-      top = np.abs(grad).max()
-      out[f"top/{key}"] = np.float64(top)
-      out[f"grad/{key}"] = np.round(grad / top * 32767).astype(np.int16)
+      out[f"grad/{key}"] = value.grad.numpy()
+  return out
+
+
+def unetr(name: str) -> dict[str, np.ndarray]:
+  """The answer of one network, rounded and packed."""
+  out = answer(CASES[name], 2, np.random.default_rng(len(name)))
+  out["logits"] = out["logits"][:, ::3, ::3, ::3].astype(np.float32)
+  for key in [key for key in out if key.startswith("grad/")]:
+    top = np.abs(out[key]).max()
+    out[key.replace("grad/", "top/")] = np.asarray(top)
+    out[key] = np.round(out[key] / top * 32767).astype(np.int16)
   return pack(out)
 
 
