@@ -484,3 +484,21 @@ def test_a_learned_variance_divides_its_term_and_costs_its_log():
   other, _ = loss(zero | {"dice": jnp.log(2.0)})
   half = float(WEIGHTS.dice * sums["loss_dice"][0]) / 2
   np.testing.assert_allclose(value - other, half - np.log(2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("flag", list(TASKS))
+def test_a_variance_is_not_learned_from_what_nobody_annotated(flag):
+  batch = _batch()
+  batch = batch.replace(**{flag: jnp.zeros_like(getattr(batch, flag))})
+  outputs = _outputs(batch)
+  low = {name: jnp.full((), -1.0) for name in WEIGHTS.weights}
+
+  def loss(log_variance):
+    return total_loss(outputs, batch, WEIGHTS, SPACING, log_variance)[0]
+
+  grad = jax.grad(loss)(low)
+  still = {name for name, value in grad.items() if float(value) == 0}
+  assert still == set(TASKS[flag][0])
+  # Nor is anything won by the value that it has.
+  lower = low | {name: jnp.full((), -9.0) for name in still}
+  assert float(loss(lower)) == float(loss(low))

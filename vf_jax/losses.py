@@ -328,6 +328,29 @@ def domain_term(
   return -own.mean()
 
 
+def divide_by_variance(
+  term: Float[Array, ""], log_variance: Float[Array, ""]
+) -> Float[Array, ""]:
+  """Weighs a term by its learned variance, whose log it costs.
+
+  A batch that annotates nothing of a task makes its term exactly 0 and costs
+  nothing. Otherwise the variance of a task that is never annotated would fall
+  without bound, and that of a rarely annotated one below its loss.
+
+  Args:
+    term: loss of a task, 0 or more.
+    log_variance: the learned one.
+
+  Returns:
+    The weighted term.
+
+  Source:
+    Kendall et al. 2018 (arXiv 1705.07115).
+  """
+  cost = jnp.where(term > 0, log_variance, 0.0)
+  return jnp.exp(-log_variance) * term + cost
+
+
 def total_loss(
   outputs: Outputs,
   batch: Batch,
@@ -368,7 +391,7 @@ def total_loss(
       continue
     term = weight * terms[name]
     if log_variance is not None:
-      term = jnp.exp(-log_variance[name]) * term + log_variance[name]
+      term = divide_by_variance(term, log_variance[name])
     loss = loss + term
   one = jnp.ones(())
   sums |= {f"loss_{name}": (term, one) for name, term in terms.items()}
