@@ -138,6 +138,16 @@ def test_faults_name_the_key_and_the_fix(tiny, key, value, message):
     from_dict(values)
 
 
+def test_the_batch_divides_among_the_devices_that_there_are():
+  values = from_config_dict(BASE()).to_dict()
+  assert values["mesh"]["data"] == 0
+  values["train"]["micro_batches"] = 2
+  config = from_dict(values)
+  config.check_batch(4)
+  with pytest.raises(ConfigError, match=r"mesh.data=8.*Fix: data.batch=16\."):
+    config.check_batch(8)
+
+
 def test_missing_key_is_named(tiny):
   values = from_config_dict(tiny()).to_dict()
   del values["optim"]["ema"]

@@ -460,13 +460,26 @@ class Config:
           f"the model's {name} {value}, do not divide among mesh.{axis}="
           f"{getattr(mesh, axis)}. Fix: mesh.{axis}=1 or another model."
         )
-    groups = max(mesh.data, 1) * mesh.fsdp * self.train.micro_batches
-    if self.data.batch % groups:
+    self.check_batch(max(mesh.data, 1))
+
+  def check_batch(self, groups: int) -> None:
+    """Refuses a batch that does not divide among devices and micro batches.
+
+    `mesh.data=0` is known on the devices only, where this is asked again.
+
+    Args:
+      groups: size of the mesh along `data`.
+
+    Raises:
+      ConfigError: if it does not divide.
+    """
+    fsdp, parts = self.mesh.fsdp, self.train.micro_batches
+    step = groups * fsdp * parts
+    if self.data.batch % step:
       raise ConfigError(
         f"data.batch={self.data.batch} does not divide among mesh.data="
-        f"{mesh.data}, mesh.fsdp={mesh.fsdp} and train.micro_batches="
-        f"{self.train.micro_batches}. Fix: data.batch="
-        f"{-(-self.data.batch // groups) * groups}."
+        f"{groups}, mesh.fsdp={fsdp} and train.micro_batches={parts}. Fix: "
+        f"data.batch={-(-self.data.batch // step) * step}."
       )
 
   def to_dict(self) -> dict[str, Any]:

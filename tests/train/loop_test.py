@@ -210,6 +210,15 @@ def test_a_store_of_another_spacing_is_refused(test_config, tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+def test_a_batch_that_does_not_divide_among_all_devices_is_refused(
+  test_config, tmp_path
+):
+  mesh = MeshConfig(data=0, fsdp=1, tensor=1, context=1)
+  wrong = dataclasses.replace(test_config, mesh=mesh)
+  with pytest.raises(ConfigError, match=r"mesh\.data=8.*Fix: data\.batch=8\."):
+    train(wrong, tmp_path)
+
+
 def test_more_domains_than_prototypes_are_refused(test_config, tmp_path):
   model = dataclasses.replace(test_config.model, prototypes=3)
   config = dataclasses.replace(test_config, model=model)

@@ -63,11 +63,12 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
   Raises:
     InputError: for an unreadable store or checkpoint, or if another run is
       writing the folder.
-    ConfigError: if store and config do not fit.
+    ConfigError: if store, devices and config do not fit.
     NonFiniteLossError: at the first loss that is no number.
   """
   folder = pathlib.Path(workdir)
   mesh = make_mesh(config.mesh)
+  config.check_batch(mesh.shape["data"])
   store = Store(config.data.store, config.data.cache_mib)
   _check_store(store, config)
   first = jax.process_index() == 0
