@@ -138,6 +138,15 @@ def test_faults_name_the_key_and_the_fix(tiny, key, value, message):
     from_dict(values)
 
 
+def test_a_decoder_without_blocks_is_not_modulated_alone(tiny):
+  values = from_config_dict(tiny()).to_dict()
+  values["model"] |= {"modulate": "decoder", "decoder_blocks": 0}
+  with pytest.raises(ConfigError, match=r"'decoder' changes nothing.*Fix"):
+    from_dict(values)
+  values["model"]["modulation"] = "none"
+  from_dict(values)
+
+
 def test_the_batch_divides_among_the_devices_that_there_are():
   values = from_config_dict(BASE()).to_dict()
   assert values["mesh"]["data"] == 0

@@ -127,17 +127,29 @@ class ModelConfig:
         f"model.spacing_mm={self.spacing_mm} is outside 0.3-10 mm. Fix: 2.0."
       )
     check_probability(self, "prototype_dropout")
-    if self.modulation == "prototype" and self.prototypes < 2:
-      raise ConfigError(
-        f"model.modulation='prototype' needs at least 2 prototypes, "
-        f"model.prototypes={self.prototypes}. Fix: raise it or use 'film'."
-      )
+    self._check_modulation()
 
   @property
   def taps(self) -> tuple[int, int, int]:
     """Blocks, from 0, whose output the convolutional decoder sees."""
     first, second, third = (self.depth * k // 4 for k in (1, 2, 3))
     return first, second, third
+
+  def _check_modulation(self) -> None:
+    if self.modulation == "none":
+      return
+    if self.modulation == "prototype" and self.prototypes < 2:
+      raise ConfigError(
+        f"model.modulation='prototype' needs at least 2 prototypes, "
+        f"model.prototypes={self.prototypes}. Fix: raise it or use 'film'."
+      )
+    bare = self.decoder == "subvoxel" and not self.decoder_blocks
+    if self.modulate == "decoder" and bare:
+      raise ConfigError(
+        "model.modulate='decoder' changes nothing with "
+        "model.decoder='subvoxel' and model.decoder_blocks=0. "
+        "Fix: model.decoder_blocks=1 or model.modulate='encoder'."
+      )
 
   def _check_decoder(self) -> None:
     if self.decoder == "subvoxel":
