@@ -16,7 +16,9 @@ from vf_jax.ops.attention import attention
     (64, 2, 64),  # two heads share the lanes
     (48, 4, 32),  # four do
     (48, 3, 16),  # none do: 48 channels
-    (30, 1, 128),  # no divisor that is a multiple of 16: one block
+    (30, 1, 128),  # two blocks, the second with two queries of zeros
+    (45, 2, 64),  # three blocks, with three
+    (15, 3, 16),  # fewer queries than a block
   ],
 )
 def test_equals_dense_attention_with_gradients(monkeypatch, tokens, heads, dim):
@@ -58,9 +60,15 @@ def test_keeps_the_type_and_accumulates_in_fp32():
   )
 
 
-def test_blocks_of_queries_fit_the_budget():
-  for tokens in (1728, 13824):
-    block = module._Layout((1, tokens, 12, 64), tokens).block
-    assert tokens % block == 0
-    assert block % 16 == 0
-    assert 4 * block * tokens <= module._LOGITS_BYTES
+@pytest.mark.parametrize("tokens", [1728, 3375, 13824])
+def test_blocks_of_queries_fit_the_budget(tokens):
+  layout = module._Layout((1, tokens, 12, 64), tokens)
+  assert layout.block % 16 == 0
+  assert layout.filled % layout.block == 0
+  assert 0 <= layout.filled - tokens < 0.05 * tokens
+  assert 4 * layout.block * tokens <= module._LOGITS_BYTES
+
+
+def test_few_queries_are_taken_as_they_are():
+  layout = module._Layout((1, 216, 12, 64), 216)
+  assert layout.block == layout.filled == 216

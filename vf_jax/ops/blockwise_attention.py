@@ -18,6 +18,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 _LANES = 128
+_ROWS = 16  # of a tile in bf16
 _LOGITS_BYTES = 4 * 2**20  # of one block of queries; about six live at once
 _VMEM_BYTES = 100 * 2**20  # v5e and v6e have 128 MiB
 
@@ -32,8 +33,8 @@ def blockwise_attention(
   """Scaled dot-product attention over all tokens, softmax in fp32.
 
   Args:
-    query: queries, taken in blocks whose size divides their number and is a
-      multiple of 16, all at once if there is none.
+    query: queries, taken at once if few, else in equal blocks of a multiple of
+      16, for which zeros may be added behind the last.
     key: keys.
     value: values.
     interpret: runs the kernel's steps as ordinary operations, on any backend.
@@ -48,24 +49,28 @@ def _forward(query, key, value, interpret):
   layout = _Layout(query.shape, key.shape[1])
   out = layout.call(
     _forward_kernel,
-    [layout.pack(x) for x in (query, key, value)],
+    [layout.pack(x) for x in (layout.fill(query), key, value)],
     results=("block",),
     flops=4,
     interpret=interpret,
   )
-  return layout.unpack(out[0]), (query, key, value)
+  out = layout.unpack(out[0])[:, : query.shape[1]]
+  return out, (query, key, value)
 
 
 def _backward(interpret, saved, grad):
-  layout = _Layout(grad.shape, saved[1].shape[1])
+  query, key, value = saved
+  layout = _Layout(query.shape, key.shape[1])
+  operands = layout.fill(query), key, value, layout.fill(grad)
   grads = layout.call(
     _backward_kernel,
-    [layout.pack(x) for x in (*saved, grad)],
+    [layout.pack(x) for x in operands],
     results=("block", "all", "all"),
     flops=10,
     interpret=interpret,
   )
-  return tuple(layout.unpack(x) for x in grads)
+  of_query, of_key, of_value = (layout.unpack(x) for x in grads)
+  return of_query[:, : query.shape[1]], of_key, of_value
 
 
 blockwise_attention.defvjp(_forward, _backward)
@@ -85,9 +90,20 @@ class _Layout:
     self.tokens = tokens
     self.packed = (heads * dim) % _LANES == 0 and _LANES % dim == 0
     self.width = _LANES if self.packed else dim
-    fits = max(16, _LOGITS_BYTES // (4 * tokens))
-    sizes = [n for n in range(16, queries + 1, 16) if queries % n == 0]
-    self.block = max([n for n in sizes if n <= fits], default=queries)
+    fits = max(1, _LOGITS_BYTES // (4 * tokens * _ROWS)) * _ROWS
+    blocks = -(-queries // fits)
+    rows = -(-queries // (blocks * _ROWS)) * _ROWS
+    self.block = rows if blocks > 1 else queries
+    self.filled = blocks * self.block
+
+  def fill(self, x):
+    """Adds queries of zeros until blocks are equal.
+
+    They attend to all keys alike, and with gradients of zeros they add nothing
+    to those of keys and values.
+    """
+    missing = self.filled - x.shape[1]
+    return jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0)))
 
   def pack(self, x):
     batch, count, heads, dim = x.shape
@@ -107,7 +123,7 @@ class _Layout:
     Operands are queries, keys, values and what else comes in blocks of
     queries; `results` are made a "block" of queries or "all" keys at a time.
     """
-    batch, queries, heads, dim = self.shape
+    batch, _, heads, dim = self.shape
     samples, _, width = operands[0].shape
     size = {"block": self.block, "all": self.tokens}
     like = {"block": operands[0], "all": operands[1]}
@@ -124,7 +140,7 @@ class _Layout:
     order = ("parallel", "parallel", "arbitrary" if whole else "parallel")
     return pl.pallas_call(
       functools.partial(kernel, dim=dim),
-      grid=(samples, width // self.width, queries // self.block),
+      grid=(samples, width // self.width, self.filled // self.block),
       in_specs=[spec(kind) for kind in kinds],
       out_specs=[spec(kind) for kind in results],
       out_shape=[
@@ -140,8 +156,8 @@ class _Layout:
         dimension_semantics=order, vmem_limit_bytes=_VMEM_BYTES
       ),
       cost_estimate=pl.CostEstimate(
-        flops=flops * batch * heads * dim * queries * self.tokens,
-        transcendentals=batch * heads * queries * self.tokens,
+        flops=flops * batch * heads * dim * self.filled * self.tokens,
+        transcendentals=batch * heads * self.filled * self.tokens,
         bytes_accessed=sum(x.nbytes for x in operands)
         + sum(like[kind].nbytes for kind in results),
       ),
