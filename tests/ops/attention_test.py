@@ -1,4 +1,6 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +90,41 @@ def test_rotary_product_depends_on_relative_position_only():
   other = product[index[0, 0, 0], index[2, 1, 2]]
   np.testing.assert_allclose(first, second, rtol=1e-4)
   assert abs(first - other) > 1e-3
+
+
+def _turned_one_by_one(x, grid):
+  """Every token's channels as complex numbers, turned in plain loops.
+
+  Pair i is (i, i + dim/2). The first third of the pairs belongs to depth, then
+  height, then width; within a third frequencies fall from 1 towards 1/100.
+  """
+  half = x.shape[-1] // 2
+  each = half // 3
+  pairs = x[..., :half] + 1j * x[..., half:]
+  out = pairs.copy()
+  for token, place in enumerate(itertools.product(*map(range, grid))):
+    for axis in range(3):
+      for index in range(each):
+        turn = np.exp(1j * place[axis] * 100 ** (-index / each))
+        pair = axis * each + index
+        out[:, token, :, pair] = turn * pairs[:, token, :, pair]
+  return np.concatenate([out.real, out.imag], axis=-1)
+
+
+@pytest.mark.parametrize("dim", [24, 20])  # 20: one pair is left unturned
+def test_rotary_positions_turn_every_pair_of_every_token(dim):
+  grid, rng = (2, 3, 4), np.random.default_rng(0)
+  x, weight = rng.standard_normal((2, 2, 24, 3, dim))
+  back = _turned_one_by_one(weight, grid)
+  angles = rotary_angles(grid, dim)
+  found, pull = jax.vjp(
+    lambda y: rotate(y, angles), jnp.asarray(x, jnp.float32)
+  )
+  # Angles of up to 3 in fp32.
+  np.testing.assert_allclose(found, _turned_one_by_one(x, grid), atol=2e-6)
+  # The gradient turns the other way, so what was turned comes back.
+  (gradient,) = pull(jnp.asarray(back, jnp.float32))
+  np.testing.assert_allclose(gradient, weight, atol=2e-6)
 
 
 def test_cudnn_is_never_silently_replaced():
