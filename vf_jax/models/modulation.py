@@ -23,8 +23,8 @@ from vf_jax.models.descriptor import describe, describe_first
 _SHARPNESS = 4.0
 """Of the mixture: no share exceeds e^8 times another.
 
-Dot products without bound make a new domain as certain as a known one, and at
-8 the new domain is nearly as certain again (docs/method.md).
+Dot products have no bound: a scan like none before may seem as certain as a
+known one.
 """
 
 
