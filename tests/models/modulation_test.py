@@ -11,9 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import ndimage
 
+from vf_jax.demo import DEMO_CT
+from vf_jax.hounsfield import AIR_HU
+from vf_jax.infer.predictor import default_checkpoint
+from vf_jax.io.ct import read_ct
 from vf_jax.models.modulation import ModulationUnit, mixture_entropy
 from vf_jax.models.vertebraformer import VertebraFormer
+from vf_jax.multispine.store import Store
+from vf_jax.train.checkpoint import load
+from vf_jax.volume import to_canonical, to_network
 
 _QUICK = {"xla_backend_optimization_level": 1}
 _SPACING = jnp.array([[0.7, 0.7, 2.5]])
@@ -90,6 +98,58 @@ def test_an_untrained_unit_changes_nothing(small):
     for ours, theirs in zip(found, expected, strict=True):
       # 1 + 0 and x + 0 are exact, but may be fused into other loops.
       np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def shares():
+  """Mixtures of the shipped network: crops -> share of each prototype."""
+  config, params, _ = load(default_checkpoint())
+  model = VertebraFormer(config.model)
+
+  def read(crops):
+    spacing = jnp.tile(_SPACING, (len(crops), 1))
+    out = model.apply({"params": params}, crops, spacing)
+    return jnp.exp(out.domain.log_mixture)
+
+  run = jax.jit(read, compiler_options=_QUICK)
+  return lambda crops: np.asarray(run(jnp.asarray(crops, jnp.float32)))
+
+
+def _crops(image, starts):
+  """Crops of the size that the shipped network sees."""
+  return [
+    image[tuple(slice(a, a + n) for a, n in zip(start, (96, 64, 64)))]
+    for start in starts
+  ]
+
+
+def _moved(first, second):
+  """Share that lies with other prototypes, 0 to 1."""
+  return 0.5 * np.abs(first - second).sum(axis=-1)
+
+
+def test_the_shipped_mixture_follows_the_scanner_and_not_the_crop(
+  shares, test_config
+):
+  store = Store(test_config.data.store)
+  case = store.case(store.names.index("lidc-idri-0001"))
+  chest = case.read("image", (0, 0, 0), case.shape, AIR_HU)
+  # Another scanner's abdomen, with the same spacing told.
+  demo, _ = to_canonical(read_ct(DEMO_CT))
+  abdomen = ndimage.zoom(to_network(demo.voxels), 3 / 2, order=1)
+  steps = range(0, 72, 8)
+  crops = [
+    *_crops(chest, [(depth, 25, 29) for depth in steps]),
+    *_crops(chest, [(depth, 33, 29) for depth in steps]),
+    *_crops(abdomen, [(depth, 48, 60) for depth in (0, 24, 48, 72)]),
+  ]
+  along, ahead, other = np.split(shares(np.stack(crops)), (9, 18))
+  # Steps of 16 mm along the spine.
+  assert _moved(along[1:], along[:-1]).max() < 0.05
+  # The whole chest, and a step to the front, which shows more of the lungs.
+  assert _moved(along[:, None], along[None]).max() < 0.2
+  assert _moved(along, ahead).max() < 0.2
+  assert _moved(along[:, None], other[None]).min() > 0.3
 
 
 def test_order_of_prototypes_does_not_matter():
