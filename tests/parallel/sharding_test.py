@@ -17,6 +17,7 @@ from vf_jax.config import MeshConfig
 from vf_jax.errors import ConfigError
 from vf_jax.labels import CODES, VERTEBRAE
 from vf_jax.losses import Batch
+from vf_jax.models.decoders import unetr
 from vf_jax.parallel.mesh import make_mesh
 from vf_jax.parallel.sharding import (
   batch_sharding,
@@ -126,18 +127,21 @@ class _Reference:
       )
       return jax.device_get((value, grads))
 
-  def differs(self, shape) -> tuple[float, list[float]]:
+  def differs(self, shape) -> tuple[float, dict[str, float]]:
     """Relative difference of the loss, and of the gradient by parameter."""
     value, grads = self.on(shape)
 
     def norm(x):
       return np.sqrt((np.asarray(x, np.float64) ** 2).sum())
 
-    ours, theirs = jax.tree.leaves(grads), jax.tree.leaves(self.grads)
-    whole = np.sqrt(sum(norm(b) ** 2 for b in theirs))
-    apart = [
-      norm(a - b) / max(norm(b), 1e-4 * whole) for a, b in zip(ours, theirs)
-    ]
+    theirs = jax.tree_util.tree_leaves_with_path(self.grads)
+    whole = np.sqrt(sum(norm(b) ** 2 for _, b in theirs))
+    apart = {
+      jax.tree_util.keystr(path, simple=True, separator="/"): (
+        norm(a - b) / max(norm(b), 1e-4 * whole)
+      )
+      for a, (path, b) in zip(jax.tree.leaves(grads), theirs)
+    }
     return abs(value - self.value) / abs(self.value), apart
 
 
@@ -153,14 +157,18 @@ def subvoxel(test_config):
 
 @pytest.fixture(scope="module")
 def convolutional(test_config):
-  return _reference(test_config, **CONVOLUTIONAL)
+  # A value within rounding of a leaky ReLU's kink may fall on its other side,
+  # which moves the gradient by one voxel's share. A smooth function has none.
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(unetr, "_leaky_relu", jax.nn.silu)
+    yield _reference(test_config, **CONVOLUTIONAL)
 
 
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_meshes_agree_with_one_device(subvoxel, shape):
   loss, gradients = subvoxel.differs(shape)
   assert loss < 1e-5
-  assert max(gradients) < 1e-5
+  assert max(gradients.values()) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -176,10 +184,10 @@ def test_meshes_agree_with_one_device(subvoxel, shape):
 def test_depth_is_divided_through_convolutions(convolutional, shape):
   loss, gradients = convolutional.differs(shape)
   assert loss < 1e-5
-  assert np.median(gradients) < 1e-5
-  # A value within rounding of a leaky ReLU's kink may fall on its other side,
-  # which moves the gradient by one voxel's share.
-  assert max(gradients) < 2e-3
+  # The norm after the image's projection lets almost nothing of its gradient
+  # through: what is left of large terms is 4e-4 of the whole, and rounded.
+  assert gradients.pop("decoder/encoder1/project/kernel") < 1e-3
+  assert max(gradients.values()) < 1e-5
 
 
 @pytest.mark.slow
@@ -188,7 +196,7 @@ def test_half_precision_agrees_too(test_config):
     (1, 2, 2, 2)
   )
   assert loss < 3e-2
-  assert np.median(gradients) < 3e-2
+  assert np.median(list(gradients.values())) < 3e-2
 
 
 @pytest.mark.parametrize("name", CONFIGS)
