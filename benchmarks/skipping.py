@@ -119,3 +119,7 @@ def render(result: dict[str, Any]) -> str:
       ),
     ]
   )  # fmt: skip
+
+
+if __name__ == "__main__":
+  main()
