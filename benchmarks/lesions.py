@@ -1,11 +1,11 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 """Which lesions do weights find in prepared cases, and at how many false boxes?
 
-    python benchmarks/lesions.py --store STORE [--store STORE] \
+    python benchmarks/lesions.py --store NAME=DIR [--store NAME=DIR] \
       --out benchmarks/results
 
 Every case with an image and lesion boxes is predicted whole. Whether the
-weights were trained on a case is not known here: name stores accordingly.
+weights were trained on a case is not known here: let NAME say it.
 """
 
 from __future__ import annotations
