@@ -11,7 +11,7 @@ shipped weights are its result, twice (docs/training.md).
       --config.data.store=STORE --config.train.init=WEIGHTS
 
 Variants: `default:-modulation` without the unit, `default:-synthesis` real CTs
-only.
+only, `default:-lesions` without the real lesion patches, to be judged by them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ PHANTOMS = (
 _REAL = {"lidc": 3.0, "verse": 4.0, "blds": 1.5}
 """Shares beside 1/2 for each phantom domain; `verse` has masks, no CTs."""
 
+VARIANTS = ("-modulation", "-synthesis", "-lesions")
+
 
 def get_config(variant: str = "") -> ConfigDict:
   """Returns the configuration; `variant` is '' or takes one part away."""
-  if variant not in ("", "-modulation", "-synthesis"):
+  if variant and variant not in VARIANTS:
     raise ValueError(
-      f"configs/default.py has no variant '{variant}': use '-modulation' or "
-      "'-synthesis'"
+      f"configs/default.py has no variant '{variant}': use one of "
+      f"{list(VARIANTS)}"
     )
   config = _tiny()
   config.name = f"default{variant}"
@@ -49,7 +51,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.synthesis = 0.0
   if variant == "-modulation":
     config.model.modulation = "none"
+  if variant == "-lesions":
+    shares["blds"] = 0.0
   config.data.weights = tuple(shares.items())
+  config.data.lesions = 0.1
+  config.data.augment.lesion = 0.6
+  config.loss.update(lesion=0.3, lesion_size=0.05)
   config.optim.update(learning_rate=5e-4, warmup_steps=100)
   config.train.update(
     steps=3000,

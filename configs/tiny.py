@@ -89,6 +89,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "slices": 0.25,
         "low_resolution": 0.1,
         "noise": 0.7,
+        "lesion": 0.0,
       },
     }
   )

@@ -197,6 +197,7 @@ class AugmentConfig:
     slices: chance of thick slices along one axis.
     low_resolution: chance of larger voxels along every axis.
     noise: chance of noise, as of another dose.
+    lesion: chance that lesions grow into the vertebrae of a crop with masks.
   """
 
   margin: int
@@ -211,12 +212,13 @@ class AugmentConfig:
   slices: float
   low_resolution: float
   noise: float
+  lesion: float = 0.0
 
   def __post_init__(self) -> None:
     check_not_negative(self, "margin", "rotate_deg", "scale", "elastic_mm")
     check_probability(
       self, "mirror", "gamma", "contrast", "shift", "blur", "slices",
-      "low_resolution", "noise",
+      "low_resolution", "noise", "lesion",
     )  # fmt: skip
 
   @property

@@ -235,3 +235,30 @@ def test_boxes_in_sight_sit_on_their_lesion(batches, model):
   assert seen > 6
   lesions = np.array([np.asarray(b.has_lesions) for _, b in batches])
   assert (lesions == [True, False, True, False]).all()
+
+
+def test_lesions_grow_where_masks_are_known(quick, read, only, model):
+  config = only(lesion=1.0)
+  grown = quick(lambda patches: augment(patches, model, config))
+  plain = quick(lambda patches: augment(patches, model, only()))
+  found = 0
+  for seed in range(4):
+    patches = read(seed)
+    patches = patches.replace(
+      has_masks=patches.has_masks.at[2].set(False),
+      has_lesions=patches.has_lesions.at[0].set(False),
+    )
+    batch, before = grown(patches), plain(patches)
+    own = patches.boxes.shape[1]
+    new = np.asarray(batch.box_mask[:, own:])
+    assert batch.boxes.shape[1] == new.shape[1] + own
+    assert not new[2].any()
+    np.testing.assert_array_equal(batch.image[2], before.image[2])
+    # Painted samples have no other lesions, and none is missed there.
+    assert np.asarray(batch.has_lesions)[[1, 3]].all()
+    assert not np.asarray(batch.box_mask)[[1, 3], :own].any()
+    # A scan whose lesions nobody marked teaches only with a grown one.
+    assert bool(batch.has_lesions[0]) == new[0].any()
+    np.testing.assert_array_equal(batch.labels, before.labels)
+    found += new.sum()
+  assert found > 4

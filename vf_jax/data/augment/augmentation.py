@@ -11,10 +11,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from vf_jax.config import AugmentConfig, ModelConfig
-from vf_jax.data.augment import intensity, points, spatial
+from vf_jax.data.augment import intensity, lesions, points, spatial
 from vf_jax.data.augment.patches import Patches
 from vf_jax.data.augment.synthesis import paint
 from vf_jax.hounsfield import AIR_HU
@@ -70,6 +70,8 @@ class _Crop:
     tissue: tissue classes; None if the experiment paints nothing.
     centres: body centres, voxels of the crop.
     boxes: lesions, centre in voxels of the crop.
+    box_mask: True for real slots.
+    has_lesions: whether `boxes` are all that there are.
   """
 
   values: Float[Array, "depth height width"]
@@ -77,16 +79,20 @@ class _Crop:
   tissue: UInt8[Array, "depth height width"] | None
   centres: Float[Array, "codes 3"]
   boxes: Float[Array, "boxes 6"]
+  box_mask: Bool[Array, " boxes"]
+  has_lesions: Bool[Array, ""]
 
 
 def _augment(patch: Patches, model: ModelConfig, config: AugmentConfig):
-  pose_key, paint_key, scan_key, point_key = _keys(patch)
+  pose_key, paint_key, scan_key, point_key, lesion_key = _keys(patch)
   if config.turns:
     pose = spatial.draw_pose(pose_key, model.crop, model.spacing_mm, config)
     crop = _resample(patch, pose, model.crop)
   else:
     crop = _cut(patch, model.crop)
   clean = jax.lax.optimization_barrier(_image(paint_key, patch, crop))
+  if config.lesion:
+    clean, crop = _grow(lesion_key, clean, patch, crop, model, config)
   image, spacing_mm = intensity.rescan(
     scan_key,
     clean,
@@ -107,9 +113,9 @@ def _centre_crop(patch: Patches, model: ModelConfig):
 
 
 def _keys(patch: Patches):
-  """Keys of pose, painting, scanner and detections."""
+  """Keys of pose, painting, scanner, detections and lesions."""
   key = jax.random.wrap_key_data(patch.seed, impl="threefry2x32")
-  return jax.random.split(key, 4)
+  return jax.random.split(key, 5)
 
 
 def _values(patch: Patches):
@@ -137,6 +143,8 @@ def _resample(patch: Patches, pose: spatial.Pose, size) -> _Crop:
     tissue=tissue,
     centres=spatial.carry(pose, size, patch.centres),
     boxes=spatial.carry_boxes(pose, size, patch.boxes),
+    box_mask=patch.box_mask,
+    has_lesions=patch.has_lesions,
   )
 
 
@@ -150,6 +158,8 @@ def _cut(patch: Patches, size) -> _Crop:
     tissue=None if patch.tissue is None else patch.tissue[middle],
     centres=patch.centres - first,
     boxes=patch.boxes - jnp.pad(first, ((0, 0), (0, 3))),
+    box_mask=patch.box_mask,
+    has_lesions=patch.has_lesions,
   )
 
 
@@ -159,6 +169,22 @@ def _image(key, patch: Patches, crop: _Crop):
     return crop.values
   painted = paint(key, crop.labels, crop.tissue, crop.values)
   return jnp.where(patch.painted, painted, crop.values)
+
+
+def _grow(key, image, patch: Patches, crop: _Crop, model, config):
+  """Grows lesions where vertebrae are known; what is painted has no others."""
+  chance = jnp.where(patch.has_masks, config.lesion, 0.0)
+  image, boxes, real = lesions.grow(
+    key, image, crop.labels, model.spacing_mm, chance
+  )
+  own = crop.box_mask & ~patch.painted
+  painted = patch.painted & patch.has_masks
+  return image, dataclasses.replace(
+    crop,
+    boxes=jnp.concatenate([crop.boxes, boxes]),
+    box_mask=jnp.concatenate([own, real]),
+    has_lesions=crop.has_lesions | painted | real.any(),
+  )
 
 
 def _fields(patch, crop: _Crop, image, spacing_mm, point_key, model):
@@ -173,7 +199,7 @@ def _fields(patch, crop: _Crop, image, spacing_mm, point_key, model):
   )
   size = jnp.asarray([model.crop], jnp.float32)
   middle = crop.boxes[:, :3]
-  inside = patch.box_mask & ((middle >= 0) & (middle < size)).all(axis=1)
+  inside = crop.box_mask & ((middle >= 0) & (middle < size)).all(axis=1)
   return {
     "image": jnp.clip(image, AIR_HU, _MOST_HU),
     "labels": crop.labels,
@@ -188,6 +214,6 @@ def _fields(patch, crop: _Crop, image, spacing_mm, point_key, model):
     "domain": patch.domain,
     "has_masks": patch.has_masks,
     "has_levels": patch.has_levels & points.ascends(levels),
-    "has_lesions": patch.has_lesions,
+    "has_lesions": crop.has_lesions,
     "case": patch.case,
   }

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
+from vf_jax.data.augment.fields import draw_knots, smooth
 from vf_jax.labels import CODES, IGNORE
 from vf_jax.multispine import tissues
 from vf_jax.multispine.record import DEPTH_STEP_MM
@@ -44,12 +45,12 @@ def paint(
     HU without noise; `intensity.rescan` adds the scanner.
   """
   soft, kinds, bones, fields = jax.random.split(key, 4)
-  coarse, middle, fine = _numbers(
+  coarse, middle, fine = draw_knots(
     fields, labels.shape, ((1, _BLOBS[0]), (3, 4.0), (2, 3.0))
   )
   # Textures of blobs, tissues, shell, marrow and soft tissue.
-  blobs, grain, shell = _smooth(middle, labels.shape, 4.0)
-  marrow, texture = _smooth(fine, labels.shape, 3.0)
+  blobs, grain, shell = smooth(middle, labels.shape, 4.0)
+  marrow, texture = smooth(fine, labels.shape, 3.0)
   image = _soft_tissue(soft, coarse, blobs, texture)
   mean = _between(_HU[:, 0], _HU[:, 1], jax.random.uniform(kinds, (len(_HU),)))
   known = tissue != tissues.UNKNOWN.code
@@ -79,7 +80,7 @@ def _soft_tissue(key, coarse, blobs, texture):
   count = len(_SOFT) + 1
   u = jax.random.uniform(size, (2 * count + 3,))
   cell = _between(*_BLOBS, u[0])
-  field = _smooth(coarse, blobs.shape, cell)[0] + 0.5 * blobs
+  field = smooth(coarse, blobs.shape, cell)[0] + 0.5 * blobs
   edges = np.cumsum(_SOFT_SHARES)[:-1]
   kind = (u[3 : 3 + count, None] > jnp.asarray(edges)[None, :]).sum(axis=1)
   kind = jnp.asarray([kind.code for kind in _SOFT])[kind]
@@ -96,35 +97,3 @@ def _soft_tissue(key, coarse, blobs, texture):
 
 def _between(low, high, share):
   return low + (high - low) * share
-
-
-def _numbers(key, shape, fields):
-  """Numbers at the knots of fields: (count, smallest cell) of each.
-
-  One draw, because each large one takes a second to compile. They are uniform
-  with unit deviation, which is enough: what is seen are sums of eight.
-  """
-  shapes = [
-    (count, *(int(n / cell) + 2 for n in shape)) for count, cell in fields
-  ]
-  ends = np.cumsum([np.prod(s) for s in shapes])
-  reach = np.sqrt(3.0)
-  flat = jax.random.uniform(key, (int(ends[-1]),), minval=-reach, maxval=reach)
-  parts = jnp.split(flat, [int(end) for end in ends[:-1]])
-  return [part.reshape(s) for part, s in zip(parts, shapes)]
-
-
-def _smooth(numbers, shape, cell):
-  """Fields of unit deviation with features of about `cell` voxels."""
-  weights, rest = [], 1.0
-  for n, knots in zip(shape, numbers.shape[1:]):
-    at = jnp.arange(n, dtype=jnp.float32) / cell
-    away = at[:, None] - jnp.arange(knots, dtype=jnp.float32)[None, :]
-    weight = jnp.maximum(1 - jnp.abs(away), 0.0)
-    rest = rest * jnp.sqrt((weight**2).sum(axis=1).mean())
-    weights.append(weight)
-  d, h, w = weights
-  # Depth last: what comes before it is small.
-  field = jnp.einsum("cxyz,wz->cxyw", numbers / rest, w, precision="highest")
-  field = jnp.einsum("cxyw,hy->cxhw", field, h, precision="highest")
-  return jnp.einsum("cxhw,dx->cdhw", field, d, precision="highest")

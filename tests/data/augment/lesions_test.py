@@ -1,0 +1,102 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Grown lesions: in bone only, seen, boxed tightly, as often as asked."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vf_jax.data.augment.lesions import SLOTS, grow
+from vf_jax.labels import IGNORE
+
+EDGE_MM = 2.0
+SHAPE = (32, 28, 24)
+MARROW_HU = 180.0
+TRIES = 60
+ALWAYS = jnp.float32(1)
+
+
+@pytest.fixture(scope="module")
+def labels():
+  """Two vertebrae; what lies beside them is unknown."""
+  found = np.zeros(SHAPE, np.uint8)
+  found[2:14, 6:22, 4:20] = 20
+  found[16:30, 6:22, 4:20] = 21
+  found[:, 24:] = IGNORE
+  return found
+
+
+@pytest.fixture(scope="module")
+def grown(labels, quick):
+  """Images, boxes and which lesions exist, of `TRIES` keys."""
+  bone = (labels > 0) & (labels != IGNORE)
+  image = jnp.where(bone, MARROW_HU, 40.0)
+  many = quick(
+    jax.vmap(lambda key: grow(key, image, jnp.asarray(labels), EDGE_MM, ALWAYS))
+  )
+  found = many(jax.random.split(jax.random.key(0), TRIES))
+  return np.asarray(image), *map(np.asarray, found)
+
+
+def test_nothing_but_vertebrae_changes(labels, grown):
+  before, images, _, _ = grown
+  bone = (labels > 0) & (labels != IGNORE)
+  assert (images[:, ~bone] == before[~bone]).all()
+  assert np.isfinite(images).all()
+
+
+def test_boxes_hold_all_that_changed_and_no_more(grown):
+  before, images, boxes, real = grown
+  single = np.flatnonzero(real.sum(axis=1) == 1)
+  assert len(single) > 10
+  for n in single:
+    (box,) = boxes[n][real[n]]
+    changed = np.argwhere(images[n] != before)
+    first, last = changed.min(axis=0), changed.max(axis=0)
+    np.testing.assert_allclose(box[:3], (first + last) / 2)
+    np.testing.assert_allclose(box[3:], (last - first + 1) * EDGE_MM)
+
+
+def test_lesions_are_seen_and_of_several_kinds(grown):
+  before, images, _, real = grown
+  lytic = dense = 0
+  for image, there in zip(images, real):
+    change = image - before
+    if there.any():
+      assert np.abs(change).max() >= 60
+    lytic += (change < -80).sum() > 10
+    dense += (change > 120).sum() > 10
+  assert lytic > TRIES / 5
+  assert dense > TRIES / 5
+
+
+def test_slots_without_a_lesion_are_empty(grown):
+  _, _, boxes, real = grown
+  assert boxes.shape == (TRIES, SLOTS, 6)
+  assert (boxes[~real] == 0).all()
+  assert 1 < real.sum(axis=1).max() <= SLOTS
+  # The first nearly always; a few are too small or too pale to be one.
+  assert real[:, 0].mean() > 0.6
+
+
+def test_none_without_a_chance_or_a_vertebra(labels, quick):
+  image = jnp.full(SHAPE, MARROW_HU)
+  run = quick(lambda key, codes, c: grow(key, image, codes, EDGE_MM, c))
+  for codes, chance in ((labels, 0 * ALWAYS), (np.zeros_like(labels), ALWAYS)):
+    key = jax.random.key(1)
+    same, _, real = run(key, jnp.asarray(codes), chance)
+    assert not np.asarray(real).any()
+    np.testing.assert_array_equal(same, image)
+
+
+def test_lesions_come_as_often_as_asked(labels, quick):
+  image, codes = jnp.full(SHAPE, 600.0), jnp.asarray(labels)
+  chance = jnp.float32(0.3)
+  many = quick(
+    jax.vmap(lambda key: grow(key, image, codes, EDGE_MM, chance)[2])
+  )
+  real = many(jax.random.split(jax.random.key(5), 400))
+  share = np.asarray(real).any(axis=1).mean()
+  assert 0.2 < share < 0.36  # some are too small or too pale

@@ -1,0 +1,133 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""Synthetic lesions in the vertebrae of a crop, with their boxes.
+
+Real lesions with boxes are few; a network that sees the same few remembers
+them. Here every crop has others: bumpy ellipsoids of soft tissue, of dense bone
+or of both, anywhere in a vertebra. Sizes and HU are ours, wide enough for
+metastases as radiologists describe them (lytic, sclerotic, mixed).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, UInt8
+
+from vf_jax.data.augment.fields import draw_knots, smooth
+from vf_jax.labels import IGNORE
+
+SLOTS = 3
+"""Lesions of a crop at most."""
+
+_AGAIN = 0.4  # chance of each lesion beyond the first
+_RADIUS_MM = (4.0, 14.0)  # log uniform
+_LYTIC_HU, _DENSE_HU = (0.0, 90.0), (350.0, 1100.0)
+_LYTIC, _MIXED = 0.5, 0.15  # shares; the others are sclerotic
+_BUMPS = 0.2  # of the radius, standard deviation
+_BUMP_MM, _GRAIN_MM = 6.0, 4.0
+_GRAIN_HU = 15.0
+_LEAST_ML = 0.15
+_LEAST_HU = 60.0  # mean change; what changes less cannot be seen
+
+
+def grow(
+  key: Key[Array, ""],
+  image: Float[Array, "depth height width"],
+  labels: UInt8[Array, "depth height width"],
+  edge_mm: float,
+  chance: Float[Array, ""],
+) -> tuple[
+  Float[Array, "depth height width"],
+  Float[Array, "lesions 6"],
+  Bool[Array, " lesions"],
+]:
+  """Grows lesions into vertebrae.
+
+  Args:
+    key: of the draw.
+    image: HU.
+    labels: VerSe codes; nothing grows where there is no vertebra.
+    edge_mm: voxel edge.
+    chance: that there is any.
+
+  Returns:
+    HU, the tight box of each of `SLOTS` lesions (centre in voxels, edges in mm)
+    and whether that lesion exists.
+  """
+  places, numbers, fields = jax.random.split(key, 3)
+  bumps, grain = (
+    smooth(knots, image.shape, mm / edge_mm)[0]
+    for knots, mm in zip(
+      draw_knots(
+        fields,
+        image.shape,
+        ((1, _BUMP_MM / edge_mm), (1, _GRAIN_MM / edge_mm)),
+      ),
+      (_BUMP_MM, _GRAIN_MM),
+    )
+  )
+  bone = (labels > 0) & (labels != IGNORE)
+  u = jax.random.uniform(numbers, (SLOTS, 10))
+  wanted = (u[0, 0] < chance) & (u[:, 1] < jnp.where(_first(), 1.0, _AGAIN))
+  boxes, real = [], []
+  for slot, centre in enumerate(_centres(places, bone)):
+    radius = _radius(u[slot], centre, bumps, edge_mm)
+    inside = (radius < 1) & bone
+    changed = jnp.where(inside, _matter(u[slot], image, radius, grain), image)
+    count = inside.sum()
+    change = jnp.abs(changed - image).sum() / jnp.maximum(count, 1)
+    exists = wanted[slot] & (count * edge_mm**3 >= _LEAST_ML * 1000)
+    exists &= change >= _LEAST_HU
+    image = jnp.where(exists, changed, image)
+    boxes.append(jnp.where(exists, _box(inside, edge_mm), 0.0))
+    real.append(exists)
+  return image, jnp.stack(boxes), jnp.stack(real)
+
+
+def _first() -> Bool[Array, " lesions"]:
+  return jnp.arange(SLOTS) == 0
+
+
+def _centres(key, bone) -> Float[Array, "lesions 3"]:
+  """Voxels of vertebrae, all as likely; of every other plane, to save draws."""
+  coarse = bone[::2, ::2, ::2]
+  draws = jax.random.uniform(key, (SLOTS, coarse.size))
+  flat = jnp.where(coarse.reshape(-1), draws, -1.0).argmax(axis=1)
+  places = jnp.stack(jnp.unravel_index(flat, coarse.shape), axis=1)
+  return 2.0 * places
+
+
+def _radius(u, centre, bumps, edge_mm):
+  """Distance from the centre in radii of the lesion."""
+  low, high = jnp.log(jnp.asarray(_RADIUS_MM))
+  radii = jnp.exp(low + (high - low) * u[2]) * (0.75 + 0.5 * u[3:6])
+  squares = [
+    ((jnp.arange(n) - centre[axis]) * edge_mm / radii[axis]) ** 2
+    for axis, n in enumerate(bumps.shape)
+  ]
+  d, h, w = jnp.ix_(*squares)
+  return jnp.sqrt(d + h + w) + _BUMPS * bumps
+
+
+def _matter(u, image, radius, grain):
+  """HU of a lesion: soft, dense, or soft with a dense rim."""
+  lytic = _LYTIC_HU[0] + (_LYTIC_HU[1] - _LYTIC_HU[0]) * u[6]
+  dense = _DENSE_HU[0] + (_DENSE_HU[1] - _DENSE_HU[0]) * u[7]
+  is_soft = u[8] < _LYTIC
+  is_mixed = ~is_soft & (u[8] < _LYTIC + _MIXED)
+  soft_part = is_soft | (is_mixed & (radius < 0.6))
+  edge = jnp.clip((1 - radius) / (0.05 + 0.3 * u[9]), 0.3, 1.0)
+  aim = jnp.where(soft_part, lytic, jnp.maximum(image, dense))
+  return image + edge * (aim + _GRAIN_HU * grain - image)
+
+
+def _box(inside, edge_mm) -> Float[Array, " 6"]:
+  """Centre in voxels and edges in mm of what a lesion fills."""
+  first, last = [], []
+  for axis, n in enumerate(inside.shape):
+    rows = inside.any(axis=tuple(a for a in range(3) if a != axis))
+    place = jnp.arange(n)
+    first.append(jnp.where(rows, place, n).min())
+    last.append(jnp.where(rows, place, -1).max())
+  low, high = jnp.stack(first), jnp.stack(last)
+  return jnp.concatenate([(low + high) / 2, (high - low + 1) * edge_mm])
