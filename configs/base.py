@@ -68,6 +68,7 @@ def get_config(variant: str = "") -> ConfigDict:
     channels=64,
     stem_blocks=0,
     decoder_blocks=0,
+    edge_gains=False,
     feature_size=16,
     deep_supervision=has.get("supervision", False),
     token=16,

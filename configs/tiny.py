@@ -37,6 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "channels": 96,
       "stem_blocks": 1,
       "decoder_blocks": 1,
+      "edge_gains": True,
       "feature_size": 16,
       "deep_supervision": False,
       "token": 8,

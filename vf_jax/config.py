@@ -39,6 +39,8 @@ class ModelConfig:
       embedding and the lesion decoder.
     stem_blocks: residual convolution blocks before the tokens ('subvoxel').
     decoder_blocks: residual convolution blocks after the tokens ('subvoxel').
+    edge_gains: every output of a cell also has gains of the cell's own on its
+      voxels ('subvoxel'); off only for weights that were made without.
     feature_size: channels at full resolution ('unetr').
     deep_supervision: masks at 1/2 and 1/4 resolution are learned too
       ('unetr').
@@ -98,6 +100,7 @@ class ModelConfig:
   scan: bool
   remat: Literal["none", "full", "dots", "names", "offload"]
   dtype: Literal["float32", "bfloat16"]
+  edge_gains: bool = False
 
   def __post_init__(self) -> None:
     self._check_decoder()
@@ -174,6 +177,11 @@ class ModelConfig:
         f"model.stem_blocks={self.stem_blocks} and model.decoder_blocks="
         f"{self.decoder_blocks} belong to model.decoder='subvoxel'. "
         "Fix: set both to 0."
+      )
+    if self.edge_gains:
+      raise ConfigError(
+        "model.edge_gains=True belongs to model.decoder='subvoxel'. "
+        "Fix: model.edge_gains=False."
       )
     check_positive(self, "feature_size")
 

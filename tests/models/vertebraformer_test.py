@@ -131,6 +131,7 @@ SMALL_BASE = {
   "token": 16,
   "stem_blocks": 0,
   "decoder_blocks": 0,
+  "edge_gains": False,
   "feature_size": 4,
   "depth": 4,
   "positions": "learned",

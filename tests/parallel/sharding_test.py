@@ -43,6 +43,7 @@ CONVOLUTIONAL = {
   "token": 16,
   "stem_blocks": 0,
   "decoder_blocks": 0,
+  "edge_gains": False,
   "feature_size": 4,
   "depth": 4,
   "positions": "learned",

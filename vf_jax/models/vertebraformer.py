@@ -147,6 +147,7 @@ class VertebraFormer(nn.Module):
         outputs=outputs,
         stride=STEM_STRIDE,
         hidden=2 * c.channels,
+        edge_gains=c.edge_gains,
         dtype=dtype,
       )
     if c.lesion:

@@ -1,5 +1,5 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""Segmentation decoder: matrix products only at full resolution."""
+"""Segmentation decoder: no convolution at full resolution."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ class SubvoxelHead(nn.Module):
     outputs: per voxel.
     stride: voxels per cell edge.
     hidden: width of the hidden layer.
+    edge_gains: whether each output also has gains on the voxels, one for each
+      intensity window, that its cell chooses: a threshold of the cell's own,
+      which draws edges inside a cell after few steps. 0 at initialisation.
     dtype: compute type; outputs are float32.
   """
 
   outputs: int
   stride: int
   hidden: int
+  edge_gains: bool = False
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -38,5 +42,24 @@ class SubvoxelHead(nn.Module):
     x = jnp.concatenate([x, packed.astype(x.dtype)], axis=-1)
     x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
     block = self.stride**3
-    x = nn.Dense(self.outputs * block, dtype=jnp.float32, name="emit")(x)
-    return depth_to_space(x, self.stride)
+    emitted = nn.Dense(self.outputs * block, dtype=jnp.float32, name="emit")(x)
+    if self.edge_gains:
+      emitted = emitted + self._edges(x, packed, block)
+    return depth_to_space(emitted, self.stride)
+
+  def _edges(self, x, packed, block: int):
+    """Each output's gains of the cell, times the cell's voxels."""
+    voxels = packed.reshape(*packed.shape[:-1], block, -1).astype(jnp.float32)
+    windows = voxels.shape[-1]
+    gains = nn.Dense(
+      self.outputs * windows,
+      dtype=jnp.float32,
+      kernel_init=nn.initializers.zeros,
+      name="gain",
+    )(x)
+    gains = gains.reshape(*gains.shape[:-1], windows, self.outputs)
+    # Multiplied, not contracted: matrices of 2 x 4 would waste a matrix unit.
+    edges = sum(
+      voxels[..., k, None] * gains[..., None, k, :] for k in range(windows)
+    )
+    return edges.reshape(*x.shape[:-1], -1)
