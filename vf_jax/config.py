@@ -39,7 +39,7 @@ class ModelConfig:
       embedding and the lesion decoder.
     stem_blocks: residual convolution blocks before the tokens ('subvoxel').
     decoder_blocks: residual convolution blocks after the tokens ('subvoxel').
-    edge_gains: every output of a cell also has gains of the cell's own on its
+    edge_gains: the masks of a cell also have gains of the cell's own on its
       voxels ('subvoxel'); off only for weights that were made without.
     feature_size: channels at full resolution ('unetr').
     deep_supervision: masks at 1/2 and 1/4 resolution are learned too

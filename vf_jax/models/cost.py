@@ -107,7 +107,8 @@ def _subvoxel(c: ModelConfig, cells: int, tokens: int, outputs: int):
   packed, hidden = _WINDOWS * block, 2 * c.channels
   merged = (c.token // STEM_STRIDE) ** 3 * c.channels
   conv = 2 * cells * 2 * 27 * c.channels**2
-  gains = outputs * _WINDOWS if c.edge_gains else 0
+  masks = 1 if c.identification else outputs
+  gains = masks * _WINDOWS if c.edge_gains else 0
   parts = {
     "stem": 2 * cells * packed * c.channels + c.stem_blocks * conv,
     "decoder": 2 * tokens * c.dim * merged + c.decoder_blocks * conv,

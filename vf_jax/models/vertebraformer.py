@@ -107,6 +107,7 @@ class VertebraFormer(nn.Module):
     c = self.config
     dtype = jnp.dtype(c.dtype)
     outputs = INSTANCE_OUTPUTS if c.identification else LEVEL_CLASSES
+    masks = 1 if c.identification else LEVEL_CLASSES  # offsets have no edges
     self.modulation = ModulationUnit(
       kind=c.modulation,
       prototypes=c.prototypes,
@@ -147,7 +148,7 @@ class VertebraFormer(nn.Module):
         outputs=outputs,
         stride=STEM_STRIDE,
         hidden=2 * c.channels,
-        edge_gains=c.edge_gains,
+        edge_gains=masks if c.edge_gains else 0,
         dtype=dtype,
       )
     if c.lesion:

@@ -19,16 +19,17 @@ class SubvoxelHead(nn.Module):
     outputs: per voxel.
     stride: voxels per cell edge.
     hidden: width of the hidden layer.
-    edge_gains: whether each output also has gains on the voxels, one for each
-      intensity window, that its cell chooses: a threshold of the cell's own,
-      which draws edges inside a cell after few steps. 0 at initialisation.
+    edge_gains: how many outputs, the first ones, also have gains on the voxels,
+      one for each intensity window, that their cell chooses: a threshold of the
+      cell's own, which draws edges inside a cell after few steps. 0 at
+      initialisation.
     dtype: compute type; outputs are float32.
   """
 
   outputs: int
   stride: int
   hidden: int
-  edge_gains: bool = False
+  edge_gains: int = 0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -52,14 +53,16 @@ class SubvoxelHead(nn.Module):
     voxels = packed.reshape(*packed.shape[:-1], block, -1).astype(jnp.float32)
     windows = voxels.shape[-1]
     gains = nn.Dense(
-      self.outputs * windows,
+      self.edge_gains * windows,
       dtype=jnp.float32,
       kernel_init=nn.initializers.zeros,
       name="gain",
     )(x)
-    gains = gains.reshape(*gains.shape[:-1], windows, self.outputs)
-    # Multiplied, not contracted: matrices of 2 x 4 would waste a matrix unit.
+    gains = gains.reshape(*gains.shape[:-1], windows, self.edge_gains)
+    # Multiplied, not contracted: matrices so small would waste a matrix unit.
     edges = sum(
       voxels[..., k, None] * gains[..., None, k, :] for k in range(windows)
     )
+    rest = self.outputs - self.edge_gains
+    edges = jnp.pad(edges, [(0, 0)] * (edges.ndim - 1) + [(0, rest)])
     return edges.reshape(*x.shape[:-1], -1)
