@@ -132,7 +132,9 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     "train",
     help="train a model, or go on training it",
     description="vf-jax train --config FILE.py[:variant] --workdir DIR "
-    "[--config.key=value ...]",
+    "[--config.key=value ...] [--distributed]. With --distributed the "
+    "processes that srun, mpirun or a TPU pod started make one run on all "
+    "their devices (docs/training.md).",
   )
 
   numbering = commands.add_parser(
@@ -205,6 +207,9 @@ def _parse_train(arguments: list[str]):
     "config", help_string="experiment file, FILE.py[:variant]"
   )
   workdir = flags.DEFINE_string("workdir", None, "folder of the run")
+  distributed = flags.DEFINE_bool(
+    "distributed", False, "one run over all processes of a cluster"
+  )
   try:
     rest = flags.FLAGS(["vf-jax", *arguments[1:]])[1:]
     found = config.value
@@ -233,8 +238,11 @@ def _parse_train(arguments: list[str]):
 
   def run() -> int:
     from vf_jax.config import from_config_dict
+    from vf_jax.parallel.processes import join
     from vf_jax.train.loop import train
 
+    if distributed.value:
+      join()
     summary = train(from_config_dict(found), folder)
     state = "finished" if summary.finished else "stopped, rerun to go on,"
     print(f"{state} at step {summary.step}: {folder}")

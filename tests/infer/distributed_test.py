@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 
 import nibabel
 import numpy as np
 import pytest
+from cluster import alone, cluster
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMMAND = pathlib.Path(__file__).with_name("quick_command.py")
@@ -30,11 +29,6 @@ def start(test_config, tmp_path):
   for name in "abc":
     image = nibabel.Nifti1Image(hu, np.diag([3.0, 3, 3, 1]))
     nibabel.save(image, tmp_path / f"{name}.nii")
-  inherited = {
-    name: value
-    for name, value in os.environ.items()
-    if not name.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))
-  }
   started = []
 
   def start(*arguments, **variables):
@@ -44,7 +38,7 @@ def start(test_config, tmp_path):
         *("a.nii", "b.nii", "c.nii", "--out", "out", *arguments),
       ],
       env={
-        **inherited,
+        **alone(),
         **{"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"},
         **variables,
       },
@@ -60,21 +54,6 @@ def start(test_config, tmp_path):
   for process in started:
     process.kill()
     process.communicate()
-
-
-def cluster(count):
-  """The variables of each process."""
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
-  return [
-    {
-      "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-      "JAX_NUM_PROCESSES": str(count),
-      "JAX_PROCESS_ID": str(number),
-    }
-    for number in range(count)
-  ]
 
 
 @pytest.mark.multiprocess

@@ -1,13 +1,20 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""Every case falls to one process of one run."""
+"""Every case, and every row of a batch, falls to one process of one run."""
 
 from __future__ import annotations
 
 import itertools
 
 import jax
+import pytest
 
+from vf_jax.config import MeshConfig
+from vf_jax.errors import ConfigError
+from vf_jax.parallel import sharding
+from vf_jax.parallel.mesh import make_mesh
 from vf_jax.parallel.processes import split_further
+
+MESH = MeshConfig(data=1, fsdp=1, tensor=1, context=1)
 
 
 def test_a_lone_process_takes_the_share_of_its_run():
@@ -21,3 +28,35 @@ def test_processes_of_all_runs_take_different_shares(monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda index=process: index)
     shares.append(split_further((run, 3)))
   assert sorted(shares) == [(number, 12) for number in range(1, 13)]
+
+
+class _Rows:
+  """Sharding of a process whose devices hold some rows."""
+
+  def __init__(self, *rows):
+    self._rows = rows
+
+  def addressable_devices_indices_map(self, shape):
+    del shape
+    return {n: (slice(*row),) for n, row in enumerate(self._rows)}
+
+
+@pytest.mark.parametrize(
+  ("rows", "share"),
+  [
+    ([(None, None)], (0, 1)),  # one process, or crops that all share
+    ([(0, 2), (2, 4)], (0, 2)),
+    ([(4, 6), (6, 8)], (1, 2)),
+    ([(6, 8), (6, 8)], (3, 4)),  # two devices share the rows
+  ],
+)
+def test_a_process_reads_what_its_devices_hold(monkeypatch, rows, share):
+  monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Rows(*rows))
+  assert sharding.data_shard(make_mesh(MESH), 8) == share
+
+
+@pytest.mark.parametrize("rows", [[(0, 2), (4, 6)], [(2, 4), (4, 6)]])
+def test_rows_that_are_no_share_are_refused(monkeypatch, rows):
+  monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Rows(*rows))
+  with pytest.raises(ConfigError, match="hold are no share of it"):
+    sharding.data_shard(make_mesh(MESH), 8)

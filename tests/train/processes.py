@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import time
 from typing import Any
+
+from cluster import alone
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -17,12 +18,14 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 class Process:
   """A real `python -m vf_jax train` on the test config."""
 
-  def __init__(self, workdir, programs, *overrides: str):
+  def __init__(self, workdir, programs, *overrides: str, **variables: str):
     self.workdir = pathlib.Path(workdir)
     self._err = self.workdir.with_name(f"{self.workdir.name}.{time.time_ns()}")
-    env = os.environ | {
+    env = {
+      **alone(),
       "JAX_COMPILATION_CACHE_DIR": str(programs),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+      **variables,
     }
     with self._err.open("w") as err:
       self.popen = subprocess.Popen(

@@ -47,22 +47,40 @@ def meet() -> tuple[int, int]:
   """
   # Its handler of SIGTERM would replace that of the program.
   jax.config.update("jax_enable_preemption_service", False)
+  _initialize("; or use --shard")
+  share = jax.process_index() + 1, jax.process_count()
+  jax.distributed.shutdown()
+  clear_backends()
+  return share
+
+
+def join() -> None:
+  """Makes this process one of a cluster's, for one computation over all.
+
+  Who is found, and how, says `meet`. All stay joined to the end: a SIGTERM to
+  any of them is told to all (`multihost_utils.reached_preemption_sync_point`).
+
+  NOTE: must be called before anything else of JAX.
+
+  Raises:
+    ConfigError: if there is no cluster, or the others do not come.
+  """
+  _initialize("")
+
+
+def _initialize(otherwise: str) -> None:
   try:
     jax.distributed.initialize(
       num_processes=_number("JAX_NUM_PROCESSES"),
       process_id=_number("JAX_PROCESS_ID"),
     )
-    share = jax.process_index() + 1, jax.process_count()
-    jax.distributed.shutdown()
   except (ValueError, RuntimeError, IndexError) as error:
     said = " ".join(str(error).split()).rstrip(".")
     raise ConfigError(
       f"--distributed finds no cluster ({said}). Fix: start it by srun or "
       "mpirun, or set JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and "
-      "JAX_PROCESS_ID; or use --shard."
+      f"JAX_PROCESS_ID{otherwise}."
     ) from error
-  clear_backends()
-  return share
 
 
 def _number(variable: str) -> int | None:

@@ -127,6 +127,37 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(LOGICAL["batch"]))
 
 
+def data_shard(mesh: Mesh, batch: int) -> tuple[int, int]:
+  """Which share of every global batch this process reads.
+
+  Processes whose devices hold the same rows, because `tensor` or `context`
+  goes across them, read the same share.
+
+  Args:
+    mesh: the devices.
+    batch: rows of a global batch, which `data` x `fsdp` divides.
+
+  Returns:
+    Place, from 0, and number of shares.
+
+  Raises:
+    ConfigError: if the rows of this process are no share.
+  """
+  places = batch_sharding(mesh).addressable_devices_indices_map((batch,))
+  own: set[int] = set()
+  for place in places.values():
+    if place is not None:
+      own |= set(range(*place[0].indices(batch)))
+  first, size = min(own), len(own)
+  if first % size or own != set(range(first, first + size)) or batch % size:
+    raise ConfigError(
+      f"the rows {sorted(own)} of the batch that the devices of one process "
+      "hold are no share of it. Fix: make mesh.tensor x mesh.context a "
+      "divisor or a multiple of the devices of a process."
+    )
+  return first // size, batch // size
+
+
 def constrain(x: Any, *axes: str | None) -> Any:
   """Says where an intermediate array lies; without a mesh it says nothing.
 

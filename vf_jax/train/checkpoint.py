@@ -92,7 +92,7 @@ class Checkpoints:
         "config": self._config.to_dict(),
       },
       metrics=dict(metrics),
-      custom_metadata={_DIGEST: _digest(state)},
+      custom_metadata=_signed(state),
     )
 
   def restore(
@@ -160,7 +160,10 @@ def _check_digest(
   """The file format notices a cut file, but not a changed number."""
   written = checkpointer.metadata(int(folder.name)).custom_metadata or {}
   kept = written.get(_DIGEST)
-  if kept is not None and kept != _digest(state):  # older ones have none
+  # Older ones have none; of many processes each sees a part of the numbers.
+  if kept is None or not _is_here(state):
+    return
+  if kept != _digest(state):
     raise InputError(folder, "its numbers have changed since.", _DAMAGED)
 
 
@@ -309,6 +312,15 @@ def _placed(tree: Any) -> Any:
     ),
     tree,
   )
+
+
+def _signed(state: TrainState) -> dict[str, str]:
+  """Metadata of a checkpoint: the digest, where one process sees all of it."""
+  return {_DIGEST: _digest(state)} if _is_here(state) else {}
+
+
+def _is_here(tree: Any) -> bool:
+  return all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree))
 
 
 def _digest(tree: Any) -> str:

@@ -12,12 +12,13 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from vf_jax.config import Config
@@ -27,7 +28,7 @@ from vf_jax.io.atomic import write_text
 from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.store import Store
 from vf_jax.parallel.mesh import make_mesh
-from vf_jax.parallel.sharding import state_shardings
+from vf_jax.parallel.sharding import data_shard, state_shardings
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
 from vf_jax.train.checkpoint import Checkpoints, load
 from vf_jax.train.state import TrainState, adopt, init_state
@@ -71,15 +72,18 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
   config.check_batch(mesh.shape["data"])
   store = Store(config.data.store, config.data.cache_mib)
   _check_store(store, config)
-  first = jax.process_index() == 0
+  first = jax.process_index() == 0  # the one who writes
   with sole_writer(folder) if first else contextlib.nullcontext():
     checkpoints = Checkpoints(folder, config)
-    batches = make_batches(store, config)
+    shard = data_shard(mesh, config.data.batch)
+    batches = make_batches(store, config, shard=shard)
     try:
       state, start = _start(config, mesh, checkpoints, batches)
-      writer = JsonlWriter(folder / "metrics.jsonl")
-      writer.drop_after(start)
-      _write_facts(folder, config, store)
+      writer = None
+      if first:
+        writer = JsonlWriter(folder / "metrics.jsonl")
+        writer.drop_after(start)
+        _write_facts(folder, config, store)
       with jax.set_mesh(mesh):
         return _run(config, mesh, store, state, batches, checkpoints, writer)
     finally:
@@ -159,13 +163,13 @@ def _run(
   state: TrainState,
   batches: Any,
   checkpoints: Checkpoints,
-  writer: JsonlWriter,
+  writer: JsonlWriter | None,
 ) -> Summary:
   step_fn = jit_train_step(config, mesh)
   t = config.train
   start = step = int(state.step)
   records = _Records(config, store, writer, start)
-  with _stop_signal() as stopping:
+  with _stop_signal() as asked_to_stop:
     stop = False
     while step < t.steps and not stop:
       before = time.monotonic()
@@ -179,7 +183,7 @@ def _run(
       # make the devices wait.
       records.write()
       records.add(step, sums, cases)
-      stop = bool(stopping)
+      stop = asked_to_stop(step)
       saving = stop or step % t.checkpoint_every == 0 or step == t.steps
       if step % t.log_every == 0 or saving:
         records.close_interval()
@@ -202,10 +206,14 @@ class _Interval:
 
 
 class _Records:
-  """Metrics of the steps, read from the devices one step late."""
+  """Metrics of the steps, read from the devices one step late.
+
+  All processes read them, so that all stop at a loss that is no number; one has
+  a writer.
+  """
 
   def __init__(
-    self, config: Config, store: Store, writer: JsonlWriter, start: int
+    self, config: Config, store: Store, writer: JsonlWriter | None, start: int
   ):
     self.metrics: dict[str, float] = {}
     self._config = config
@@ -241,6 +249,8 @@ class _Records:
     interval, self._closed = self._closed, None
     self.metrics = _merge(interval.steps, self._store)
     self._dice.append(self.metrics["dice"])
+    if self._writer is None:
+      return
     step, count = interval.steps[-1][0], len(interval.steps)
     crops = count * self._config.data.batch
     speed = crops / max(interval.seconds, 1e-9)
@@ -305,16 +315,26 @@ def _progress(step, steps, metrics, speed, rest) -> None:
 
 
 @contextlib.contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-  """Collects SIGTERM, so that the loop can save and end in order."""
+def _stop_signal() -> Iterator[Callable[[int], bool]]:
+  """Says after a step whether to save and end there: somebody sent SIGTERM.
+
+  Several processes end after the same step, whichever of them was told.
+  """
+  if jax.process_count() > 1:
+    yield multihost_utils.reached_preemption_sync_point
+    return
   seen: list[int] = []
+
+  def asked(_: int) -> bool:
+    return bool(seen)
+
   try:
     old = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
   except ValueError:  # not the main thread: nobody signals us
-    yield seen
+    yield asked
     return
   try:
-    yield seen
+    yield asked
   finally:
     signal.signal(signal.SIGTERM, old)
 
