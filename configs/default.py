@@ -56,7 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.weights = tuple(shares.items())
   config.data.lesions = 0.1
   config.data.augment.lesion = 0.6
-  config.loss.update(lesion=0.3, lesion_size=0.05)
+  config.loss.update(lesion=0.5, lesion_size=0.05)
   config.optim.update(learning_rate=5e-4, warmup_steps=100)
   config.train.update(
     steps=3000,

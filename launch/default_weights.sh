@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes the weights of the package from nothing but this repository, with its
-# history, and a seed: phantoms, store, training on from the weights of the second
-# stage (an hour and a half on two cores; killed or stopped, the same command goes
-# on), export. The recipe is configs/default.py, the stages are in docs/training.md.
+# history, and a seed: phantoms, store, training on from the weights of the third
+# stage (an hour on two cores; killed or stopped, the same command goes on),
+# export. The recipe is configs/default.py, the stages are in docs/training.md.
 #
 #     launch/default_weights.sh FOLDER
 set -euo pipefail
@@ -27,9 +27,9 @@ phantoms hips --cases 32 --first 192 \
 [ -e "$folder/store/store.json" ] ||
   run merge "phantom=$folder/necks/store" "phantom=$folder/hips/store" \
     "phantom=$folder/usual/store" "$here/tests/data/store" --out "$folder/store"
-# The package's weights of before: default.py on the first 144 phantoms.
+# The package's weights of before: the same phantoms, no grown lesions.
 mkdir -p "$folder/before"
-git -C "$here" archive 5eff90b vf_jax/assets/weights |
+git -C "$here" archive e531448 vf_jax/assets/weights |
   tar -x -C "$folder/before" --strip-components=3
 run train --config "$here/configs/default.py" --workdir "$folder/run" \
   --config.data.store="$folder/store" --config.train.init="$folder/before"

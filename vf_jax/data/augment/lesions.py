@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Key, UInt8
 
 from vf_jax.data.augment.fields import draw_knots, smooth
 from vf_jax.labels import IGNORE
+from vf_jax.ops.subvoxel import space_to_depth
 
 SLOTS = 3
 """Lesions of a crop at most."""
@@ -26,8 +27,10 @@ _LYTIC, _MIXED = 0.5, 0.15  # shares; the others are sclerotic
 _BUMPS = 0.2  # of the radius, standard deviation
 _BUMP_MM, _GRAIN_MM = 6.0, 4.0
 _GRAIN_HU = 15.0
-_LEAST_ML = 0.15
-_LEAST_HU = 60.0  # mean change; what changes less cannot be seen
+_BLOCK = 4  # voxels; a lesion starts in the middle of a block
+_SOLID = 0.7  # of that block is bone: what thins a rim or a tip is not seen
+_LEAST_ML = 0.3
+_LEAST_HU = 80.0  # mean change; what changes less cannot be seen either
 
 
 def grow(
@@ -89,12 +92,14 @@ def _first() -> Bool[Array, " lesions"]:
 
 
 def _centres(key, bone) -> Float[Array, "lesions 3"]:
-  """Voxels of vertebrae, all as likely; of every other plane, to save draws."""
-  coarse = bone[::2, ::2, ::2]
-  draws = jax.random.uniform(key, (SLOTS, coarse.size))
-  flat = jnp.where(coarse.reshape(-1), draws, -1.0).argmax(axis=1)
-  places = jnp.stack(jnp.unravel_index(flat, coarse.shape), axis=1)
-  return 2.0 * places
+  """Places in solid bone, all as likely, or in any if none is solid."""
+  blocks = space_to_depth(bone[None, ..., None], _BLOCK)[0].mean(axis=-1)
+  choose, shift = jax.random.split(key)
+  draws = jax.random.uniform(choose, (SLOTS, blocks.size))
+  good = blocks >= jnp.minimum(_SOLID, blocks.max())
+  flat = jnp.where(good.reshape(-1), draws, -1.0).argmax(axis=1)
+  places = jnp.stack(jnp.unravel_index(flat, blocks.shape), axis=1)
+  return _BLOCK * (places + jax.random.uniform(shift, (SLOTS, 3))) - 0.5
 
 
 def _radius(u, centre, bumps, edge_mm):
