@@ -27,8 +27,8 @@ _LYTIC, _MIXED = 0.5, 0.15  # shares; the others are sclerotic
 _BUMPS = 0.2  # of the radius, standard deviation
 _BUMP_MM, _GRAIN_MM = 6.0, 4.0
 _GRAIN_HU = 15.0
-_BLOCK = 4  # voxels; a lesion starts in the middle of a block
-_SOLID = 0.7  # of that block is bone: what thins a rim or a tip is not seen
+_BLOCK = 4  # voxels; the centre of a lesion lies in a block
+_SOLID = 0.7  # of which so much is bone: what thins a rim or a tip is not seen
 _LEAST_ML = 0.3
 _LEAST_HU = 80.0  # mean change; what changes less cannot be seen either
 
@@ -71,7 +71,7 @@ def grow(
   )
   bone = (labels > 0) & (labels != IGNORE)
   u = jax.random.uniform(numbers, (SLOTS, 10))
-  wanted = (u[0, 0] < chance) & (u[:, 1] < jnp.where(_first(), 1.0, _AGAIN))
+  wanted = (u[0, 0] < chance) & ((u[:, 1] < _AGAIN) | (jnp.arange(SLOTS) == 0))
   boxes, real = [], []
   for slot, centre in enumerate(_centres(places, bone)):
     radius = _radius(u[slot], centre, bumps, edge_mm)
@@ -85,10 +85,6 @@ def grow(
     boxes.append(jnp.where(exists, _box(inside, edge_mm), 0.0))
     real.append(exists)
   return image, jnp.stack(boxes), jnp.stack(real)
-
-
-def _first() -> Bool[Array, " lesions"]:
-  return jnp.arange(SLOTS) == 0
 
 
 def _centres(key, bone) -> Float[Array, "lesions 3"]:
