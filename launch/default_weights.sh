@@ -32,5 +32,5 @@ mkdir -p "$folder/before"
 git -C "$here" archive e531448 vf_jax/assets/weights |
   tar -x -C "$folder/before" --strip-components=3
 run train --config "$here/configs/default.py" --workdir "$folder/run" \
-  --config.data.store="$folder/store" --config.train.init="$folder/before"
+  --config.data.store="$folder/store" --config.train.init="$folder/before" --config.train.steps=1500
 run export "$folder/run" --out "$folder/weights"
