@@ -3,8 +3,9 @@ r"""The weights in the package, taught further on synthetic domains.
 
 Starts from the weights in the package and goes on with phantoms of eight
 domains, three expert masks painted anew in every crop, the real chest CT (a
-network's mask) and real lesion patches. The demo CT is in none of them. The
-shipped weights are its result, twice (docs/training.md).
+network's mask) and real lesion patches. The demo CT is in none of them. Lesions
+grow into the vertebrae of most crops. The shipped weights are its result, three
+times over (docs/training.md).
 `launch/default_weights.sh FOLDER` makes phantoms and store and trains:
 
     vf-jax train --config configs/default.py --workdir RUN \
