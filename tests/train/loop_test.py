@@ -59,6 +59,13 @@ def test_a_run_writes_its_facts_and_records(uninterrupted, test_config):
   assert LINE.findall(uninterrupted.progress) == [str(s) for s in LOGGED]
 
 
+def test_speed_is_that_of_steps_computed(uninterrupted):
+  """And not of steps handed to the devices, as after each checkpoint once."""
+  lines = (uninterrupted.workdir / "metrics.jsonl").read_text().splitlines()
+  speeds = [json.loads(line)["perf/crops_per_s"] for line in lines]
+  assert max(speeds) < 5 * np.median(speeds)
+
+
 def test_a_finished_run_has_nothing_left_to_do(
   uninterrupted, test_config, tmp_path
 ):

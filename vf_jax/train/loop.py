@@ -201,7 +201,6 @@ class _Interval:
   """Steps that share a record."""
 
   steps: list[tuple[int, Any, np.ndarray]]
-  seconds: float
   waited: float
 
 
@@ -231,16 +230,21 @@ class _Records:
     self._waited += seconds
 
   def add(self, step: int, sums: Any, cases: np.ndarray) -> None:
-    """Keeps the sums of a step, which may still be computed."""
+    """Keeps the sums of a step, which may still be computed.
+
+    Waits for the step before: were the host many steps ahead, a signal to stop
+    would be heard that much later.
+    """
+    if self._open:
+      jax.block_until_ready(self._open[-1][1])
     self._open.append((step, sums, cases))
 
   def close_interval(self) -> None:
     """Ends an interval; its numbers start on their way to the host."""
     for leaf in jax.tree.leaves([sums for _, sums, _ in self._open]):
       leaf.copy_to_host_async()
-    now = time.monotonic()
-    self._closed = _Interval(self._open, now - self._last, self._waited)
-    self._open, self._waited, self._last = [], 0.0, now
+    self._closed = _Interval(self._open, self._waited)
+    self._open, self._waited = [], 0.0
 
   def write(self) -> None:
     """Writes the record of an interval that has ended."""
@@ -248,13 +252,16 @@ class _Records:
       return
     interval, self._closed = self._closed, None
     self.metrics = _merge(interval.steps, self._store)
+    # What was read has been computed: the time counts from the last reading.
+    now = time.monotonic()
+    seconds, self._last = now - self._last, now
     self._dice.append(self.metrics["dice"])
     if self._writer is None:
       return
     step, count = interval.steps[-1][0], len(interval.steps)
     crops = count * self._config.data.batch
-    speed = crops / max(interval.seconds, 1e-9)
-    elapsed = time.monotonic() - self._began
+    speed = crops / max(seconds, 1e-9)
+    elapsed = now - self._began
     self._writer.write(
       {
         "step": step,
