@@ -103,6 +103,11 @@ def test_every_command_has_help(command, capsys):
     (["prepare", "--out"], "--out"),
     (["split", "s"], "--out"),
     (["split", "s", "--out", "f", "--fractions", "1,2"], "three numbers"),
+    (["split", "s", "--out", "f", "--fold", "0/3"], "not I/N"),
+    (
+      ["split", "s", "--out", "f", "--fold", "1/3", "--leave-out", "d"],
+      "not allowed with",
+    ),
     (["export", "w"], "--out"),
   ],
 )

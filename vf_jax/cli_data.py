@@ -7,6 +7,8 @@ import argparse
 import collections
 import sys
 
+from vf_jax.cli_predict import one_of_several
+
 DONE, REFUSED = 0, 3
 
 
@@ -125,11 +127,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
   )
   split.add_argument("store", metavar="STORE", help="of `vf-jax prepare`")
   split.add_argument("--out", required=True, metavar="FILE.json")
-  split.add_argument(
+  test = split.add_mutually_exclusive_group()
+  test.add_argument(
     "--leave-out", metavar="DOMAIN", help="train on every other domain"
   )
+  test.add_argument(
+    "--fold",
+    type=one_of_several,
+    metavar="I/N",
+    help="cross-validation: test on the I-th of N parts, 1 <= I <= N, and "
+    "train on the others",
+  )
   split.add_argument("--seed", type=int, default=0, metavar="N")
-  split.add_argument(
+  test.add_argument(
     "--fractions",
     type=_fractions,
     default=(0.7, 0.1, 0.2),
@@ -279,6 +289,8 @@ def _split(options: argparse.Namespace) -> int:
     split = splits.leave_one_domain_out(
       records, options.leave_out, options.seed
     )
+  elif options.fold:
+    split = splits.cross_validation_fold(records, options.fold, options.seed)
   else:
     shares = dict(zip(("train", "validation", "test"), options.fractions))
     name = pathlib.Path(options.out).stem

@@ -59,7 +59,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
   share = parser.add_mutually_exclusive_group()
   share.add_argument(
     "--shard",
-    type=_shard,
+    type=one_of_several,
     default=(1, 1),
     metavar="I/N",
     help="take every N-th case from the I-th on, 1 <= I <= N",
@@ -110,7 +110,18 @@ def _offset(text: str) -> int:
   return value
 
 
-def _shard(text: str) -> tuple[int, int]:
+def one_of_several(text: str) -> tuple[int, int]:
+  """Reads `I/N`.
+
+  Args:
+    text: of an option.
+
+  Returns:
+    (I, N), from 1 on.
+
+  Raises:
+    ArgumentTypeError: on anything else.
+  """
   match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
   if match is None or not 1 <= int(match[1]) <= int(match[2]):
     raise argparse.ArgumentTypeError(

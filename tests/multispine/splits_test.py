@@ -9,6 +9,7 @@ import pytest
 from vf_jax.errors import InputError
 from vf_jax.multispine.split_file import Split
 from vf_jax.multispine.splits import (
+  cross_validation_fold,
   find_leaks,
   leave_one_domain_out,
   make_split,
@@ -160,6 +161,31 @@ def test_leave_one_domain_out():
   assert every.parts["excluded"] == ()
 
 
+def test_folds_test_every_patient_once_and_are_even_in_each_domain():
+  records = [
+    *rows(6, "blds"),
+    *rows(31, "lidc"),
+    Row("x", "a", "a", "p1", voxels="1" * 64),
+    Row("y", "b", "b", "q1", voxels="1" * 64),
+    *[dataclasses.replace(r, case=f"t{r.case}", subject=f"t{r.subject}",
+      split="test") for r in rows(5, "verse")],
+  ]  # fmt: skip
+  folds = [cross_validation_fold(records, (i, 3), 0) for i in (1, 2, 3)]
+  assert [fold.name for fold in folds] == [f"fold-{i}-of-3" for i in (1, 2, 3)]
+  tested = sorted(case for fold in folds for case in fold.parts["test"])
+  assert tested == sorted(r.case for r in records if r.domain != "verse")
+  for fold in folds:
+    assert fold.domains["blds"] == {"train": 4, "test": 2}
+    assert fold.domains["lidc"]["test"] in (10, 11)
+    assert fold.domains["verse"] == {"excluded": 5}
+    assert fold.part_of("x") == fold.part_of("y")
+    assert find_leaks(fold, records) == ()
+  again = cross_validation_fold(records[::-1], (1, 3), 0)
+  assert again == folds[0]
+  other = cross_validation_fold(records, (1, 3), 1)
+  assert other.parts["test"] != folds[0].parts["test"]
+
+
 def test_a_patient_of_the_left_out_domain_is_not_trained_on():
   records = [
     Row("x", "a", "a", "p1", voxels="1" * 64),
@@ -183,6 +209,9 @@ def test_a_patient_of_the_left_out_domain_is_not_trained_on():
     lambda: make_split(rows(2), "s", 0, {"train": 0.5, "test": 0.4}),
     lambda: make_split(rows(2), "s", 0, {"train": 0.5, "tests": 0.5}),
     lambda: make_split(rows(1, split="dev"), "s", 0, _SHARES),
+    lambda: cross_validation_fold(rows(4), (0, 2), 0),
+    lambda: cross_validation_fold(rows(4), (1, 5), 0),
+    lambda: cross_validation_fold(rows(4), (1, 1), 0),
     lambda: leave_one_domain_out(rows(4), "a", 0),
     lambda: leave_one_domain_out(rows(4) + rows(4, "b"), "c", 0),
   ],

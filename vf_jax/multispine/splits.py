@@ -27,6 +27,7 @@ from vf_jax.multispine.split_file import (
 __all__ = [
   "Leak",
   "Split",
+  "cross_validation_fold",
   "find_leaks",
   "leave_one_domain_out",
   "make_split",
@@ -179,6 +180,71 @@ def leave_one_domain_out(
       " Official tests of the other domains are excluded, their official"
       " validation parts kept."
     )
+  return _split(name, seed, rule, parts, groups, leaks, records)
+
+
+def cross_validation_fold(
+  records: Iterable[CaseLike],
+  fold: tuple[int, int],
+  seed: int,
+  honour_official: bool = True,
+) -> Split:
+  """One of N folds: a N-th of the patients of every domain is the test.
+
+  Over all folds every patient is the test once. In the order of the hash of
+  `make_split` patients are dealt to the folds in turn, so that folds of small
+  domains are as even as can be; the price is that a new case may move others.
+
+  Args:
+    records: cases.
+    fold: (I, N), from 1 on.
+    seed: another seed gives other folds.
+    honour_official: put official tests aside ('excluded').
+
+  Returns:
+    The split 'fold-<I>-of-<N>'; it has no validation part.
+
+  Raises:
+    InputError: no cases, two of one name, or no such fold.
+  """
+  place, count = fold
+  name = f"fold-{place}-of-{count}"
+  records = _checked(name, records)
+  official = _official_parts(records) if honour_official else {}
+  by_case = {record.case: record for record in records}
+  groups = group_cases(records)
+  dealt: dict[str, list[tuple[float, tuple[str, ...]]]] = defaultdict(list)
+  parts: dict[str, str] = {}
+  leaks = []
+  for group in groups:
+    known = {c: official[c] for c in group.cases if c in official}
+    if "test" in known.values():
+      parts |= dict.fromkeys(group.cases, "excluded")
+      if len(set(known.values())) > 1:
+        leaks.append(Leak(known, group.reasons, "excluded"))
+    else:
+      members = [by_case[case] for case in group.cases]
+      domain = min(member.domain for member in members)
+      dealt[domain].append((_draw(seed, members), group.cases))
+  patients = sum(map(len, dealt.values()))
+  if not 1 <= place <= count or not 2 <= count <= patients:
+    raise InputError(
+      name,
+      f"is no fold of {patients} patients.",
+      "use 1 <= I <= N and no more folds than patients.",
+    )
+  turn = 0
+  for _, here in sorted(dealt.items()):
+    for _, cases in sorted(here):
+      mine = turn % count == place - 1
+      parts |= dict.fromkeys(cases, "test" if mine else "train")
+      turn += 1
+  rule = (
+    f"Patients of each domain, in the order of a hash of seed and patient, are "
+    f"dealt to {count} folds in turn; fold {place} is the test."
+  )
+  if honour_official:
+    rule += " Official tests are excluded."
   return _split(name, seed, rule, parts, groups, leaks, records)
 
 
