@@ -1,11 +1,13 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 """Which lesions do weights find in prepared cases, and at how many false boxes?
 
-    python benchmarks/lesions.py --store NAME=DIR [--store NAME=DIR] \
-      --out benchmarks/results
+    python benchmarks/lesions.py --store NAME=DIR[@WEIGHTS][:CASE,CASE] \
+      [--store ...] --out benchmarks/results
 
-Every case with an image and lesion boxes is predicted whole. Whether the
-weights were trained on a case is not known here: let NAME say it.
+Every case with an image and lesion boxes (or the named ones only) is predicted
+whole, by weights of its own or those of the package; stores of one NAME are
+counted together, as folds are. Whether the weights were trained on a case is
+not known here: let NAME say it.
 """
 
 from __future__ import annotations
@@ -37,38 +39,66 @@ def main() -> None:
   """Predicts all cases and writes the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument(
-    "--store", action="append", required=True, metavar="NAME=DIR"
+    "--store",
+    action="append",
+    required=True,
+    type=_cases_of,
+    metavar="NAME=DIR[@WEIGHTS][:CASE,CASE]",
   )
-  parser.add_argument("--checkpoint", help="default: that of the package")
   parser.add_argument("--out", metavar="DIR")
   options = parser.parse_args()
   warnings.simplefilter("ignore")  # of scans; what counts is measured
-  predictor = load(options.checkpoint)
-  low = dataclasses.replace(
-    predictor.config.predict, lesion_threshold=_LEAST_SCORE
-  )
-  predictor = dataclasses.replace(
-    predictor, config=dataclasses.replace(predictor.config, predict=low)
-  )
-  found = {}
-  for word in options.store:
-    name, _, path = word.partition("=")
-    found[name] = [judge(predictor, case) for case in _cases(Store(path))]
-    print(name, summary(found[name]), flush=True)
+  found: dict[str, list[dict[str, Any]]] = {}
+  weights: dict[str, list[str]] = {}
+  for asked in options.store:
+    predictor = load(asked.weights or None)
+    low = dataclasses.replace(
+      predictor.config.predict, lesion_threshold=_LEAST_SCORE
+    )
+    predictor = dataclasses.replace(
+      predictor, config=dataclasses.replace(predictor.config, predict=low)
+    )
+    rows = [judge(predictor, case) for case in _cases(asked)]
+    found.setdefault(asked.name, []).extend(rows)
+    digests = weights.setdefault(asked.name, [])
+    digests += {predictor.digest[:12]}.difference(digests)
+    print(asked.name, summary(rows), flush=True)
   result = {
-    "facts": measuring.facts(), "weights": predictor.digest, "stores": found
+    "facts": measuring.facts(), "weights": weights, "stores": found
   }  # fmt: skip
   print(render(result))
   if options.out:
     measuring.write(options.out, "lesions", result, render(result))
 
 
-def _cases(store: Store) -> list[StoredCase]:
-  cases = map(store.case, range(len(store)))
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+  """Cases of a store and the weights that predict them; empty: all, ours."""
+
+  name: str
+  store: str
+  weights: str
+  cases: tuple[str, ...]
+
+
+def _cases_of(word: str) -> _Asked:
+  name, _, place = word.partition("=")
+  place, _, cases = place.partition(":")
+  store, _, weights = place.partition("@")
+  return _Asked(name, store, weights, tuple(filter(None, cases.split(","))))
+
+
+def _cases(asked: _Asked) -> list[StoredCase]:
+  store = Store(asked.store)
+  if missing := set(asked.cases).difference(store.names):
+    raise SystemExit(f"{asked.store} has no case {sorted(missing)}")
   return [
-    c for c in cases
-    if "image" in c.arrays and "lesions" in c.record.annotates
-  ]  # fmt: skip
+    store.case(place)
+    for place, record in enumerate(store.records)
+    if "lesions" in record.annotates
+    and "image" in store.case(place).arrays
+    and (not asked.cases or record.case in asked.cases)
+  ]
 
 
 def judge(predictor: Predictor, case: StoredCase) -> dict[str, Any]:
@@ -160,7 +190,8 @@ def render(result: dict[str, Any]) -> str:
       for kind in ("iou", "centre")
       for value in (s[kind]["ap"], *s[kind]["recall"])
     ]
-    rows.append([name, s["scans"], s["lesions"], *numbers])
+    weights = ", ".join(result["weights"][name])
+    rows.append([name, weights, s["scans"], s["lesions"], *numbers])
   columns = [
     f"{what}, {kind}"
     for kind in ("IoU 0.1", "10 mm")
@@ -170,11 +201,10 @@ def render(result: dict[str, Any]) -> str:
     [
       "# Lesions",
       f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, weights {result['weights'][:12]}, "
-      f"{facts['machine']}. Whole scans. Recall at so many false boxes a scan; "
-      "a box is right if it overlaps a lesion (IoU 0.1), or if their centres "
-      "lie within 10 mm.",
-      measuring.table(["cases", "scans", "lesions", *columns], rows),
+      f"{facts['commit']}, {facts['machine']}. Whole scans. Recall at so many "
+      "false boxes a scan; a box is right if it overlaps a lesion (IoU 0.1), "
+      "or if their centres lie within 10 mm.",
+      measuring.table(["cases", "weights", "scans", "lesions", *columns], rows),
     ]
   )
 

@@ -47,3 +47,26 @@ def test_a_true_box_is_found_and_a_false_one_counted(lesions):
     assert found[kind]["ap"] == pytest.approx(0.5)
   missed = lesions.judge(predictor_of((far, 0.9)), case)
   assert lesions.summary([missed])["iou"]["recall"] == [0.0, 0.0, 0.0]
+
+
+def test_a_store_is_named_with_its_weights_and_cases(lesions):
+  words = ("new=a/b", "fold=a/b@run/x:blds-1,blds-7", "part=a:blds-1")
+  asked = [lesions._cases_of(word) for word in words]
+  assert [(a.name, a.store, a.weights, a.cases) for a in asked] == [
+    ("new", "a/b", "", ()),
+    ("fold", "a/b", "run/x", ("blds-1", "blds-7")),
+    ("part", "a", "", ("blds-1",)),
+  ]
+
+
+def test_cases_are_those_with_boxes_or_those_named(lesions):
+  store = str(_ROOT / "tests" / "data" / "store")
+
+  def names(cases=""):
+    found = lesions._cases(lesions._cases_of(f"x={store}{cases}"))
+    return [case.record.case for case in found]
+
+  assert len(names()) == 6
+  assert names(":blds-7,blds-1") == ["blds-1", "blds-7"]
+  with pytest.raises(SystemExit, match="no case \\['blds-9'\\]"):
+    names(":blds-9")

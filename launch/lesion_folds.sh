@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# How well are real lesions found in patches that were not trained on? Trains the
+# default recipe from nothing without the real patches, then three times a little
+# on with four of the six, and judges each by the other two (an hour on two cores;
+# killed or stopped, the same command goes on).
+#
+#     launch/lesion_folds.sh STORE FOLDER   # STORE of launch/default_weights.sh
+set -euo pipefail
+store=${1:?usage: launch/lesion_folds.sh STORE FOLDER}
+folder=${2:?usage: launch/lesion_folds.sh STORE FOLDER}
+here=$(cd "$(dirname "$0")/.." && pwd)
+
+train() { # CONFIG FOLDER SETTING ...
+  local config=$1 workdir=$2
+  shift 2
+  nice -n 10 vf-jax train --config "$here/configs/$config" --workdir "$workdir" \
+    --config.data.store="$store" "$@"
+}
+
+train default.py:-lesions "$folder/without" --config.train.init= \
+  --config.optim.learning_rate=1e-3 --config.train.steps=1500
+
+patches=$here/tests/data/store
+judged=(--store "no real patch trained on=$patches@$folder/without")
+for fold in 1 2 3; do
+  split=$folder/fold-$fold.json
+  vf-jax split "$store" --fold $fold/3 --out "$split"
+  train default.py "$folder/fold-$fold" --config.data.split="$split" \
+    --config.train.init="$folder/without" --config.train.steps=200
+  held=$(python -c 'import json, sys
+test = json.load(open(sys.argv[1]))["parts"]["test"]
+print(",".join(case for case in test if case.startswith("blds-")))' "$split")
+  judged+=(--store "each by the others=$patches@$folder/fold-$fold:$held")
+done
+python "$here/benchmarks/lesions.py" "${judged[@]}" --out "$folder"
