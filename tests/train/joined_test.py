@@ -88,3 +88,12 @@ def test_sigterm_to_one_stops_both_and_they_go_on(
   assert [process.wait() for process in again] == [0, 0], again[0].stderr
   expected, found = numbers(uninterrupted.workdir), numbers(tmp_path / "run")
   assert found[20] == pytest.approx(expected[20], rel=2e-3, abs=1e-4)
+
+
+def test_without_a_cluster_it_says_so_and_writes_nothing(programs, tmp_path):
+  process = Process(tmp_path / "run", programs, "--distributed")
+  assert process.wait() == 2
+  (line,) = process.stderr.splitlines()
+  assert line.startswith("vf-jax: --distributed finds no cluster (")
+  assert "--shard" not in line  # which `train` does not have
+  assert not (tmp_path / "run").exists()
