@@ -285,28 +285,29 @@ def test_offsets_count_only_inside_vertebrae_with_a_known_centre():
 
 
 def _focal(heat, boxes):
-  """The heat-map loss of one sample, cell by cell."""
+  """The loss of the cells of one sample, and how many are positive."""
   total = positives = 0.0
   for cell in np.ndindex(heat.shape):
-    target, positive = 0.0, False
+    positive = near = False
     for box in boxes:
       away = np.array(cell) - ((box[:3] + 0.5) / 4 - 0.5)
-      sigma = np.maximum(box[3:] / (6 * 4 * SPACING), 0.5)
-      target = max(target, np.exp(-0.5 * ((away / sigma) ** 2).sum()))
-      positive |= bool((np.abs(away) <= 0.5).all())
+      radii = box[3:] / 2 / (4 * SPACING)
+      deep = np.linalg.norm(away / radii) <= 0.75
+      positive |= bool(deep or (np.abs(away) <= 0.5).all())
+      near |= bool(np.linalg.norm(away / (radii + 0.5)) < 1)
     p = 1 / (1 + np.exp(-heat[cell]))
     if positive:
       total -= (1 - p) ** 2 * np.log(p)
       positives += 1
-    else:
-      total -= (1 - target) ** 4 * p**2 * np.log(1 - p)
+    elif not near:
+      total -= p**2 * np.log(1 - p)
   return total, positives
 
 
-def test_lesion_heat_agrees_with_numpy():
+def test_cells_of_lesions_agree_with_numpy():
   batch = _batch()
   boxes = np.asarray(batch.boxes).copy()
-  boxes[1, 1] = (13.0, 2.0, 3.0, 25.0, 8.0, 16.0)
+  boxes[1, 1] = (9.0, 2.0, 3.0, 40.0, 24.0, 16.0)
   mask = np.array([[True, False], [True, True]])
   batch = batch.replace(boxes=jnp.asarray(boxes), box_mask=jnp.asarray(mask))
   maps = _outputs(batch).lesions
@@ -315,9 +316,21 @@ def test_lesion_heat_agrees_with_numpy():
     _focal(np.asarray(maps.heat[i], np.float64), boxes[i][mask[i]])
     for i in range(2)
   ]
-  assert [p for _, p in parts] == [1, 2]  # one cell a lesion
-  expected = sum(t for t, _ in parts) / 3
+  # Four cells of the first lesion, six of the other.
+  assert [p for _, p in parts] == [4, 10]
+  expected = sum(t for t, _ in parts) / 14
   np.testing.assert_allclose(heat, expected, rtol=1e-5)
+
+
+def test_a_lesion_smaller_than_a_cell_has_the_cell_of_its_centre():
+  batch = _batch()
+  boxes = np.asarray(batch.boxes).copy()
+  boxes[:, 0] = (5.2, 9.9, 6.4, 1.0, 1.0, 1.0)
+  batch = batch.replace(boxes=jnp.asarray(boxes))
+  maps = _outputs(batch).lesions
+  sure = jnp.full_like(maps.heat, -9.0).at[:, 1, 2, 1].set(9.0)
+  heat, _ = lesion_terms(maps.replace(heat=sure), batch, SPACING)
+  assert float(heat) < 1e-6
 
 
 def test_lesion_free_crops_teach_that_there_is_none():
@@ -331,22 +344,26 @@ def test_lesion_free_crops_teach_that_there_is_none():
   assert float(box) == 0
 
 
-def test_lesion_box_is_read_at_its_own_cell():
+def test_lesion_box_is_read_at_each_of_its_cells():
   batch = _batch()
   maps = _outputs(batch).lesions
-  # (5.2, 9.9, 6.4) voxels are (0.925, 2.1, 1.225) cells: cell (1, 2, 1).
-  cell = (slice(None), 1, 2, 1)
-  offset = maps.offset.at[cell].set(jnp.array([-0.075, 0.1, 0.225]))
-  size = maps.log_size.at[cell].set(jnp.log(jnp.array([12.0, 20.0, 30.0])))
+  # (5.2, 9.9, 6.4) voxels are (0.925, 2.1, 1.225) cells, the radii 0.75, 1.25
+  # and 1.875 cells.
+  offset, size = maps.offset, maps.log_size
+  for h, w in ((2, 0), (2, 1), (2, 2), (3, 1)):
+    cell = (slice(None), 1, h, w)
+    away = jnp.array([-0.075, 2.1 - h, 1.225 - w])
+    offset = offset.at[cell].set(away)
+    size = size.at[cell].set(jnp.log(jnp.array([12.0, 20.0, 30.0])))
   exact = maps.replace(offset=offset, log_size=size)
   _, box = lesion_terms(exact, batch, SPACING)
   assert float(box) == pytest.approx(0, abs=1e-5)
   wrong = exact.replace(
-    offset=offset.at[0, 1, 2, 1, 0].add(0.5),
+    offset=offset.at[0, 1, 2, 2, 0].add(0.5),
     log_size=size.at[1, 1, 2, 1, 2].add(-0.3),
   )
   _, box = lesion_terms(wrong, batch, SPACING)
-  assert float(box) == pytest.approx((0.5 + 0.3) / 2, rel=1e-4)
+  assert float(box) == pytest.approx((0.5 + 0.3) / 8, rel=1e-4)
 
 
 def test_numbering_is_likelihood_a_point_of_sequences_with_levels():

@@ -23,6 +23,7 @@ from vf_jax.models.modulation import mixture_entropy
 from vf_jax.models.vertebraformer import Masks, Outputs
 from vf_jax.ops.lookup import lookup
 
+_DEEP = 0.75  # of the radius of a lesion
 _CLASS_OF_CODE = np.zeros(256, np.int32)
 _CLASS_OF_CODE[[level.code for level in VERTEBRAE]] = 1 + np.arange(
   len(VERTEBRAE)
@@ -214,35 +215,15 @@ def offset_term(
   return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0)
 
 
-def focal_loss(
-  logits: Float[Array, "*shape"],
-  heat: Float[Array, "*shape"],
-  positive: Bool[Array, "*shape"],
-) -> Float[Array, "*shape"]:
-  """Focal loss of a heat map; near a positive, negatives weigh little.
-
-  Args:
-    logits: of the heat map.
-    heat: the true one, 0..1.
-    positive: where a centre lies.
-
-  Returns:
-    The loss of every cell.
-
-  Source:
-    Zhou et al. 2019, Objects as Points (arXiv 1904.07850), equation 1.
-  """
-  log_p, log_not_p = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-  p = jax.nn.sigmoid(logits)
-  return -jnp.where(
-    positive, (1 - p) ** 2 * log_p, (1 - heat) ** 4 * p**2 * log_not_p
-  )
-
-
 def lesion_terms(
   maps: LesionMaps, batch: Batch, spacing_mm: float
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """Focal loss of the centre heat map and L1 of offset and log size.
+  """Focal loss of the cells of lesions and L1 of their offset and log size.
+
+  A lesion is taken for the ellipsoid in its box. Cells whose centre lies deep
+  in it are positive, and the cell that holds its own centre; cells that it may
+  touch are left out; all others are negative. The exact centre of a lesion
+  cannot be told, and one cell of each is little to learn from.
 
   Args:
     maps: candidates at 1/4 resolution.
@@ -250,39 +231,36 @@ def lesion_terms(
     spacing_mm: voxel edge of the crops.
 
   Returns:
-    Heat-map loss and box loss, per lesion.
+    Loss of the cells and of the boxes, per positive cell.
 
   Source:
-    Zhou et al. 2019, Objects as Points (arXiv 1904.07850), equation 1.
+    Ours, after Tian et al. 2019, FCOS (arXiv 1904.01355), whose focal loss is
+    of Lin et al. 2017 (arXiv 1708.02002).
   """
   grid = maps.heat.shape[1:]
   centre = (batch.boxes[..., :3] + 0.5) / STEM_STRIDE - 0.5  # in cells
   size_mm = batch.boxes[..., 3:]
+  half = (size_mm / (2 * STEM_STRIDE * spacing_mm))[:, :, None, None, None, :]
   place = jnp.stack(
     jnp.meshgrid(*(jnp.arange(n) for n in grid), indexing="ij"), axis=-1
   ).astype(jnp.float32)
   away = place[None, None] - centre[:, :, None, None, None, :]
-  # One standard deviation is a sixth of the box, at least half a cell.
-  sigma = jnp.maximum(size_mm / (6 * STEM_STRIDE * spacing_mm), 0.5)
-  bump = jnp.exp(
-    -0.5 * ((away / sigma[:, :, None, None, None, :]) ** 2).sum(axis=-1)
-  )
-  bump = bump * batch.box_mask[:, :, None, None, None]
-  heat = bump.max(axis=1)
-  nearest = (jnp.abs(away).max(axis=-1) <= 0.5) & batch.box_mask[
-    :, :, None, None, None
-  ]
-  positive = nearest.any(axis=1)
-  focal = focal_loss(maps.heat, heat, positive)
+  real = batch.box_mask[:, :, None, None, None]
+  deep = ((away / jnp.maximum(half, 1e-3)) ** 2).sum(axis=-1) <= _DEEP**2
+  inner = real & (deep | (jnp.abs(away).max(axis=-1) <= 0.5))
+  near = real & (((away / (half + 0.5)) ** 2).sum(axis=-1) < 1)
+  positive = inner.any(axis=1)
   counts = batch.has_lesions[:, None, None, None]
-  lesions = jnp.maximum((positive & counts).sum(), 1)
-  heat_loss = (focal * counts).sum() / lesions
-  hit = (nearest & counts[:, None]).astype(jnp.float32)[..., None]
+  counts &= positive | ~near.any(axis=1)
+  cells = jnp.maximum((positive & counts).sum(), 1)
+  loss = optax.sigmoid_focal_loss(maps.heat, positive.astype(jnp.float32))
+  loss = (loss * counts).sum() / cells
+  hit = (inner & counts[:, None]).astype(jnp.float32)[..., None]
   error = jnp.abs(maps.offset[:, None] + away) + jnp.abs(
     maps.log_size[:, None]
     - jnp.log(jnp.maximum(size_mm, 1.0))[:, :, None, None, None, :]
   )
-  return heat_loss, (error * hit).sum() / lesions
+  return loss, (error * hit).sum() / cells
 
 
 def numbering_term(

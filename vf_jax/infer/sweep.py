@@ -39,7 +39,7 @@ class Sweep:
     probability: of vertebra.
     offsets: to the body centre, voxels; of the voxels whose probability is
       above the threshold only, in the order of `np.argwhere`.
-    lesion_heat: probability of a lesion's centre, at 1/4 resolution.
+    lesion_heat: probability that the cell lies in a lesion, at 1/4 resolution.
     lesion_box: centre offset (cells) and log size (mm), at 1/4 resolution.
     windows: how many were run.
     skipped: how many held no bone.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vf_jax.losses import focal_loss, level_terms, soft_dice
+from vf_jax.losses import level_terms, soft_dice
 
 
 def _dice(logits, golden):
@@ -20,10 +20,9 @@ def _entropy(logits, golden):
 
 
 def _focal(logits, golden):
-  # Where a heat map has no flanks it is a mask, and ours is MONAI's loss,
-  # which takes the mean over space before the sum.
-  truth = golden["truth"]
-  return focal_loss(logits, truth, truth > 0).mean(axis=(1, 2, 3)).sum()
+  # MONAI takes the mean over space before the sum.
+  loss = optax.sigmoid_focal_loss(logits, golden["truth"])
+  return loss.mean(axis=(1, 2, 3)).sum()
 
 
 def _level_dice(levels, golden):

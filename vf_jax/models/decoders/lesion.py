@@ -1,5 +1,5 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""Lesion decoder: centre heat map, box size and centre at 1/4 resolution."""
+"""Lesion decoder: heat map, box size and centre at 1/4 resolution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LesionMaps:
   """One candidate box per cell.
 
   Attributes:
-    heat: logit that a lesion's centre lies in the cell.
+    heat: logit that the cell lies deep in a lesion.
     offset: from the cell's centre to the lesion's, in cells.
     log_size: natural log of the edge lengths in mm.
   """
@@ -25,7 +25,7 @@ class LesionMaps:
 
 
 class LesionHead(nn.Module):
-  """One box per cell, after Zhou et al. 2019, Objects as Points.
+  """One box per cell, after Tian et al. 2019, FCOS (arXiv 1904.01355).
 
   Attributes:
     hidden: width of the hidden layer.
