@@ -1,5 +1,7 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""Networks that do the same job, behind one face, for `same_job.py`.
+"""Networks that do the same job, behind one face.
+
+For `same_job.py` and `recipe_study.py`.
 
 Each takes a batch of crops (HU and VerSe codes) for a training step (forward
 pass, Dice and cross-entropy of vertebra against the rest, gradients, clipping,
@@ -25,6 +27,8 @@ OURS = "vf_jax fast:S"
 UNETR = "MONAI UNETR"
 SWIN = "MONAI SwinUNETR"
 NAMES = (OURS, UNETR, SWIN)
+PLAIN = "MONAI BasicUNet"
+"""Plain U-Net of 2.3 million parameters, for `recipe_study.py`."""
 RATES = {OURS: (3e-4, 1e-3), UNETR: (1e-4, 4e-4), SWIN: (1e-4, 4e-4)}
 """Learning rates that a pilot chooses from."""
 
@@ -57,7 +61,7 @@ def build(
   """Builds a network.
 
   Args:
-    name: of `NAMES`.
+    name: of `NAMES`, or `PLAIN`.
     steps: of its schedule.
     rate: peak learning rate.
     seed: of its parameters.
@@ -222,6 +226,8 @@ def _monai(name: str, channels: int) -> Any:
       img_size=(CROP,) * 3,
       feature_size=16,
     )
+  if name == PLAIN:
+    return nets.BasicUNet(3, channels, 1, features=(16, 32, 64, 96, 96, 16))
   return nets.SwinUNETR(in_channels=channels, out_channels=1, feature_size=24)
 
 

@@ -22,9 +22,6 @@ import numpy as np
 from contestants import CROP, NAMES, OURS
 
 REAL = "lidc-idri-0001"
-# To spend the time on training: no overlap of windows, and nothing is predicted
-# farther from the labelled vertebrae than this.
-_OVERLAP = 0.0
 _AROUND_MM = 40.0
 _PILOT_SEED = 100
 _RESAMPLES = 2000
@@ -153,19 +150,16 @@ def run(
     "cpu_s": worked * steps / max(1, steps - 1),
   }
   if judged:
-    result["dice"] = {cases.names[i]: _judge(net, cases.case(i)) for i in test}
+    result["dice"] = {
+      cases.names[i]: judge(net, cases.case(i), (CROP,) * 3) for i in test
+    }
   return result
 
 
 def _crops(store: Any, cases: Sequence[int], seed: int) -> Iterator[dict]:
   """The stream of augmented crops, the same for all who share a seed."""
-  import jax
-  import jax.numpy as jnp
-
   from configs import fast
   from vf_jax.config import from_config_dict
-  from vf_jax.data.augment.augmentation import augment
-  from vf_jax.data.augment.patches import Patches
   from vf_jax.data.pipeline import make_batches
 
   config = fast.get_config("S")
@@ -173,10 +167,28 @@ def _crops(store: Any, cases: Sequence[int], seed: int) -> Iterator[dict]:
   config.data.update(batch=1, foreground=0.4, levels=0.3, lesions=0.0)
   config.train.seed = seed
   checked = from_config_dict(config)
+  return augmented(make_batches(store, checked, cases=cases), checked)
+
+
+def augmented(batches: Any, config: Any) -> Iterator[dict[str, np.ndarray]]:
+  """Augments crops before a training step that does not.
+
+  Args:
+    batches: of `make_batches`; closed at the end.
+    config: the experiment.
+
+  Yields:
+    Fields of `augment.patches.Patches`.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  from vf_jax.data.augment.augmentation import augment
+  from vf_jax.data.augment.patches import Patches
+
   change = jax.jit(
-    lambda patches: augment(patches, checked.model, checked.data.augment)
+    lambda patches: augment(patches, config.model, config.data.augment)
   )
-  batches = make_batches(store, checked, cases=cases)
   try:
     for arrays in batches:
       crops = change(Patches(**{k: jnp.asarray(v) for k, v in arrays.items()}))
@@ -187,15 +199,32 @@ def _crops(store: Any, cases: Sequence[int], seed: int) -> Iterator[dict]:
       }
       yield fields | {
         "image": np.rint(fields["image"]).astype(np.int16),
-        "painted": np.zeros(1, bool),
+        "painted": np.zeros(len(fields["image"]), bool),
         "seed": np.asarray(arrays["seed"]),
       }
   finally:
     batches.close()
 
 
-def _judge(net: contestants.Contestant, case: Any) -> float:
-  """Dice of vertebra against the rest, in a case's box of vertebrae."""
+def judge(
+  net: contestants.Contestant,
+  case: Any,
+  window: tuple[int, int, int],
+  overlap: float = 0.0,
+) -> float:
+  """Dice of vertebra against the rest, in a case's box of vertebrae.
+
+  To save time nothing is predicted farther from them than 40 mm.
+
+  Args:
+    net: after its training.
+    case: prepared, with masks.
+    window: voxels of a sliding window.
+    overlap: share of a window that the next one covers too.
+
+  Returns:
+    0..1.
+  """
   from vf_jax.evaluate.metrics.overlap import dice
   from vf_jax.hounsfield import AIR_HU
   from vf_jax.infer.windows import blend, plan_windows
@@ -205,7 +234,7 @@ def _judge(net: contestants.Contestant, case: Any) -> float:
   found = case.read_all({"image": AIR_HU, "labels": IGNORE}, zero, case.shape)
   box = _box(found["labels"], _AROUND_MM / case.record.spacing_mm)
   found = {name: array[box] for name, array in found.items()}
-  windows = plan_windows(found["image"], (CROP,) * 3, _OVERLAP)
+  windows = plan_windows(found["image"], window, overlap)
   positive = np.zeros(windows.shape, bool)
   spacing = case.record.native_spacing_mm
   for slab in blend(windows, lambda w: [net.predict(w, spacing)[..., None]], 1):
@@ -259,9 +288,9 @@ def render(found: Mapping[str, Any]) -> list[str]:
         [
           title,
           name,
-          f"{dice.mean():.3f} {_interval(dice)}",
+          f"{dice.mean():.3f} {interval(dice)}",
           "" if name == OURS else
-          f"{(ours - dice).mean():+.3f} {_interval(ours - dice)}",
+          f"{(ours - dice).mean():+.3f} {interval(ours - dice)}",
           own[0]["steps"],
           f"{own[0]['rate']:g}",
           f"{measuring.median(r['cpu_s'] for r in own):.0f}",
@@ -294,7 +323,7 @@ def _by_case(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
   return {case: [r["dice"][case] for r in runs] for case in runs[0]["dice"]}
 
 
-def _interval(values: np.ndarray) -> str:
+def interval(values: np.ndarray) -> str:
   """95 % percentile interval over rows (cases) and columns (seeds)."""
   rng = np.random.default_rng(0)
   count, seeds = values.shape

@@ -1,0 +1,288 @@
+# Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
+"""What each part of the default recipe does for real CTs, at equal time.
+
+    vf-jax prepare cohort=DEMO.yaml --out DEMO --spacing 2
+    vf-jax merge STORE DEMO --out STUDY   # STORE of launch/default_weights.sh
+    python benchmarks/recipe_study.py study --store STUDY --workdir DIR \
+      --out benchmarks/results
+
+Trains from nothing: the recipe of configs/default.py, the same without the
+modulation unit, the same on real CTs only, and a plain U-Net on the same stream
+of crops; each makes the steps that fit in the same time, by a measurement in
+turn at the beginning. Judged on the last phantom of every domain and on the
+real CTs with masks, each only by networks that were not trained on it. It goes
+on where it was stopped: every run leaves a file in DIR. Needs torch and monai.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import contestants
+import equal_time
+import measuring
+import numpy as np
+from contestants import PLAIN
+
+from vf_jax.huge_pages import restart_with_huge_pages
+
+_FILE = "recipe_study"
+_COMPILED = f"{PLAIN}, torch.compile"
+SETTINGS = (
+  "default", "default:-modulation", "default:-synthesis", PLAIN, _COMPILED,
+)  # fmt: skip
+NAMES = SETTINGS[:-1]
+REAL = {"lidc-idri-0001": "chest CT", "example-ct": "abdominal CT of the demo"}
+_ONLY_REAL = "default:-synthesis"
+_RATE, _OVERLAP, _TIMED = 1e-3, 0.25, 8
+
+
+def main() -> None:
+  """Runs everything that is not done yet and writes the table."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("part", choices=("study", "measure", "run"))
+  parser.add_argument("--store", metavar="DIR")
+  parser.add_argument("--workdir", metavar="DIR", type=pathlib.Path)
+  parser.add_argument("--out", metavar="DIR", default="benchmarks/results")
+  parser.add_argument("--seconds", type=float, default=600)
+  parser.add_argument("--seeds", type=int, default=1)
+  parser.add_argument("--one", default="", help="JSON of one training run")
+  options = parser.parse_args()
+  if options.part in ("measure", "run"):
+    one = json.loads(options.one)
+    if not one["setting"].startswith(PLAIN):
+      restart_with_huge_pages()
+    print(json.dumps((measure if options.part == "measure" else run)(**one)))
+    return
+  times = _kept(options.workdir / "times.json", lambda: _times(options.store))
+  runs = []
+  for seed in range(options.seeds):
+    for name in NAMES:
+      setting = min((s for s in times if _network(s) == name), key=times.get)
+      one = {
+        "setting": setting,
+        "store": options.store,
+        "steps": round(options.seconds / times[setting]),
+        "seed": seed,
+      }
+      file = f"{setting}-{one['steps']}-{seed}.json".replace(" ", "_")
+      path = options.workdir / file.replace(":", "_").replace(",", "")
+      runs.append(
+        _kept(
+          path,
+          lambda one=one: (
+            one | measuring.run_alone(__file__, "run", "--one", json.dumps(one))
+          ),
+        )
+      )
+      print(runs[-1], flush=True)
+  result = {
+    "facts": measuring.facts(),
+    "seconds": options.seconds,
+    "times": times,
+    "runs": runs,
+  }
+  print(render(result))
+  measuring.write(options.out, _FILE, result, render(result))
+
+
+def _network(setting: str) -> str:
+  return setting.partition(",")[0]
+
+
+def _kept(path: pathlib.Path, make: Any) -> Any:
+  """What a file holds, made and written if it does not exist."""
+  if not path.exists():
+    found = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
+  return json.loads(path.read_text())
+
+
+def _times(store: str) -> dict[str, float]:
+  """Seconds of a step of each setting, the median of two rounds."""
+  found = measuring.interleave(
+    __file__,
+    {
+      name: [
+        "measure", "--one", json.dumps({"setting": name, "store": store})
+      ]
+      for name in SETTINGS
+    },
+    rounds=2,
+  )  # fmt: skip
+  return {
+    name: measuring.median(one["step_s"] for one in rounds)
+    for name, rounds in found.items()
+  }
+
+
+def measure(setting: str, store: str) -> dict[str, Any]:
+  """Measures a training step.
+
+  Args:
+    setting: of `SETTINGS`.
+    store: prepared cases.
+
+  Returns:
+    Median seconds of a step.
+  """
+  net, batches, _ = _open(setting, store, steps=1000, seed=0)
+  seconds = []
+  for batch in itertools.islice(batches, 2 + _TIMED):
+    began = time.monotonic()
+    net.train(batch)
+    seconds.append(time.monotonic() - began)
+  return {"step_s": statistics.median(seconds[2:])}  # the first ones compile
+
+
+def run(setting: str, store: str, steps: int, seed: int) -> dict[str, Any]:
+  """Trains one network from nothing and judges it.
+
+  Args:
+    setting: of `SETTINGS`.
+    store: prepared cases.
+    steps: to make.
+    seed: of parameters and crops.
+
+  Returns:
+    Mean loss of the last tenth of the steps, Dice of every case.
+  """
+  net, batches, judged = _open(setting, store, steps, seed)
+  losses = [net.train(batch) for batch in itertools.islice(batches, steps)]
+  window = _config(setting, store, steps, seed).model.crop
+  return {
+    "last_loss": float(np.mean(losses[-max(1, steps // 10) :])),
+    "dice": {
+      case.record.case: equal_time.judge(net, case, window, _OVERLAP)
+      for case in judged
+    },
+  }
+
+
+def _open(
+  setting: str, store: str, steps: int, seed: int
+) -> tuple[contestants.Contestant, Iterator[dict], list[Any]]:
+  """A network, its stream of crops, and the cases that it is judged on."""
+  import jax
+
+  from vf_jax.data.pipeline import make_batches
+  from vf_jax.multispine.store import Store
+
+  jax.config.update(
+    "jax_compilation_cache_dir", str(pathlib.Path(store).parent / "xla")
+  )
+  cases = Store(store)
+  train, test = divide(cases, setting)
+  judged = [cases.case(i) for i in test]
+  config = _config(setting, store, steps, seed)
+  batches = make_batches(cases, config, cases=train)
+  if not setting.startswith(PLAIN):
+    return contestants.Ours(config), batches, judged
+  net = contestants.build(
+    PLAIN, steps, _RATE, seed, compiled=setting == _COMPILED
+  )
+  return net, equal_time.augmented(batches, config), judged
+
+
+def _config(setting: str, store: str, steps: int, seed: int) -> Any:
+  """The recipe from nothing; for the plain U-Net its stream of crops."""
+  from configs import default
+  from vf_jax.config import from_config_dict
+  from vf_jax.data.pipeline import domain_names
+  from vf_jax.multispine.store import Store
+
+  variant = "" if setting.startswith(PLAIN) else setting.partition(":")[2]
+  config = default.get_config(variant)
+  config.model.prototypes = len(domain_names(Store(store)))
+  config.data.store = store
+  if setting.startswith(PLAIN):  # it learns nothing where no mask is
+    shares = dict(config.data.weights) | {"blds": 0.0}
+    config.data.weights = tuple(shares.items())
+  config.optim.update(learning_rate=_RATE, warmup_steps=max(1, steps // 10))
+  config.train.update(init="", steps=steps, seed=seed)
+  return from_config_dict(config)
+
+
+def divide(store: Any, setting: str) -> tuple[list[int], list[int]]:
+  """Cases to train on and to judge by.
+
+  Args:
+    store: prepared cases, with both real CTs.
+    setting: what is trained on real CTs only has the chest CT to train on.
+
+  Returns:
+    Places of the cases to train on, and of the last phantom of every domain and
+    the real CTs that are not trained on.
+  """
+  last = {
+    record.domain: place
+    for place, record in enumerate(store.records)
+    if record.mask_kind == "synthetic" and record.domain.startswith("phantom-")
+  }
+  chest, demo = map(store.names.index, REAL)
+  test = [*last.values(), demo]
+  if setting != _ONLY_REAL:
+    test.append(chest)
+  return [i for i in range(len(store)) if i not in test], sorted(test)
+
+
+def render(result: dict[str, Any]) -> str:
+  """Renders the table.
+
+  Args:
+    result: content of recipe_study.json.
+
+  Returns:
+    Markdown.
+  """
+  facts, runs = result["facts"], result["runs"]
+  rows = []
+  for name in NAMES:
+    own = [r for r in runs if _network(r["setting"]) == name]
+    phantoms = [c for c in own[0]["dice"] if c not in REAL]
+    dice = np.array([[r["dice"][c] for r in own] for c in phantoms])
+    rows.append(
+      [
+        name,
+        own[0]["steps"],
+        *(
+          f"{np.mean([r['dice'][c] for r in own]):.3f}"
+          if c in own[0]["dice"] else "trained on"
+          for c in REAL
+        ),
+        f"{dice.mean():.3f} {equal_time.interval(dice)}",
+      ]
+    )  # fmt: skip
+  seeds = sorted({r["seed"] for r in runs})
+  return "\n\n".join(
+    [
+      "# Parts of the default recipe at equal time",
+      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
+      f"{facts['commit']}, {facts['machine']}.",
+      f"Each trains from nothing, {len(seeds)} seed(s), for "
+      f"{result['seconds']:.0f} s of steps by the times of "
+      f"{_TIMED} steps in turn at the beginning (ours with its augmentation, "
+      "the plain U-Net without). Vertebra Dice in the box of a case's "
+      "vertebrae and 40 mm around it. Of the real CTs it is agreement with "
+      "another network's mask, not truth, and one case each. Held-out "
+      "phantoms: one of each domain with masks, mean and 95 % interval of a "
+      "bootstrap over cases and seeds. "
+      "`-synthesis` is trained on the chest CT, the real lesion patches and "
+      "nothing else; the others saw no real CT with a mask.",
+      measuring.table(
+        ["network", "steps", *REAL.values(), "held-out phantoms"], rows
+      ),
+    ]
+  )
+
+
+if __name__ == "__main__":
+  main()
