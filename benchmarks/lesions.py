@@ -32,7 +32,6 @@ from vf_jax.multispine.store import Store, StoredCase
 from vf_jax.volume import Volume, from_network
 
 _FALSE = (1, 2, 4)  # boxes a scan
-_LEAST_SCORE = 0.01  # below it no box is asked for
 
 
 def main() -> None:
@@ -52,12 +51,6 @@ def main() -> None:
   weights: dict[str, list[str]] = {}
   for asked in options.store:
     predictor = load(asked.weights or None)
-    low = dataclasses.replace(
-      predictor.config.predict, lesion_threshold=_LEAST_SCORE
-    )
-    predictor = dataclasses.replace(
-      predictor, config=dataclasses.replace(predictor.config, predict=low)
-    )
     rows = [judge(predictor, case) for case in _cases(asked)]
     found.setdefault(asked.name, []).extend(rows)
     digests = weights.setdefault(asked.name, [])
@@ -105,7 +98,7 @@ def judge(predictor: Predictor, case: StoredCase) -> dict[str, Any]:
   """Predicts a whole case and lists its boxes.
 
   Args:
-    predictor: with a low threshold of lesions.
+    predictor: of the weights.
     case: prepared, with image and lesion boxes.
 
   Returns:
@@ -117,8 +110,8 @@ def judge(predictor: Predictor, case: StoredCase) -> dict[str, Any]:
   affine = np.array(record.affine)
   found = predictor(
     Volume(np.asfortranarray(from_network(image)), affine), record.case
-  ).lesions
-  seen = sorted(found, key=lambda lesion: -lesion.score)
+  )
+  seen = [*found.lesions, *found.candidates]
   turn, shift = affine[:3, :3], affine[:3, 3]
   return {
     "case": record.case,

@@ -8,7 +8,7 @@ import math
 import shutil
 import sys
 
-DONE, REFUSED = 0, 3
+DONE, FAILED, REFUSED = 0, 1, 3
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -137,9 +137,13 @@ def _evaluate(options: argparse.Namespace) -> int:
   )
   for fault in result.refused.values():
     print(f"vf-jax: {fault}", file=sys.stderr)
+  for name, fault in result.failed.items():
+    print(f"vf-jax: {name}: vf_jax failed: {fault}", file=sys.stderr)
   for line in result.lines:
     print(line)
   width = min(shutil.get_terminal_size().columns, 100)
   print(summary_terminal(result.measures, width))
   print(f"-> {options.out}/summary.md")
+  if result.failed:
+    return FAILED
   return DONE if result.clean else REFUSED

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import re
 import sys
@@ -176,7 +177,10 @@ def _predict(
   )
   # Also if every case was refused: an older page does not say so.
   if os.path.isdir(options.out) and not result.stopped:
-    write_index(options.out)
+    try:
+      write_index(options.out)
+    except InputError as error:
+      result = dataclasses.replace(result, stopped=str(error))
   failed = [*result.refused, *result.broken]
   if len(cases) > 1:
     progress.conclude(

@@ -31,7 +31,9 @@ def predictor_of(*boxes):
     types.SimpleNamespace(centre_mm=centre, size_mm=_SIZE, score=score)
     for centre, score in boxes
   ]
-  return lambda volume, case: types.SimpleNamespace(lesions=found)
+  return lambda volume, case: types.SimpleNamespace(
+    lesions=found, candidates=[]
+  )
 
 
 def test_a_true_box_is_found_and_a_false_one_counted(lesions):

@@ -12,13 +12,15 @@ import sys
 
 import numpy as np
 import pytest
-from boxed_spine import CODES, SHAPE, spine
+from boxed_spine import CODES, GRID, SHAPE, spine
 
 from vf_jax import cli
 from vf_jax.errors import InputError
+from vf_jax.evaluate import evaluate as evaluate_module
 from vf_jax.evaluate.evaluate import FILES, evaluate
 from vf_jax.evaluate.summary import SummaryOptions
 from vf_jax.io import nifti
+from vf_jax.io.lesions import LesionRecord, write_lesions
 from vf_jax.volume import Grid
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -313,3 +315,78 @@ def test_references_of_lesions_alone(predictions, references, tmp_path):
   assert set(values.values()) == {1.0}
   notes = {m.interval.note for m in found.measures}
   assert notes == {"all replicates are equal"}
+
+
+def test_columns_stand_under_their_headings_without_masks(
+  predictions, references, tmp_path
+):
+  box = ((0.0, 20.0, 80.0), 0.9)
+  references.add("sub-1", lesions=[box])
+  predictions.add("sub-1", lesions=[box])
+  evaluate(predictions.root, references.root, tmp_path, summed=QUICK, workers=0)
+  (row,) = rows(tmp_path / "cases.csv")
+  assert None not in row
+  found = {k: row[k] for k in ("lesions", "detections", "lesions_found_near")}
+  assert set(found.values()) == {"1"}
+  assert (row["vertebrae"], row["reference_points"], row["notes"]) == ("",) * 3
+
+
+def test_one_case_that_fails_does_not_cost_the_others(
+  a_set, tmp_path, monkeypatch, capsys
+):
+  predictions, references = a_set
+  measure_case = evaluate_module.measure_case
+
+  def fail(job):
+    if job[0].reference.name == "sub-2":
+      raise MemoryError("whole body")
+    return measure_case(job)
+
+  monkeypatch.setattr(evaluate_module, "measure_case", fail)
+  code = cli.main([
+    "evaluate", "--pred", str(predictions.root), "--ref", str(references.root),
+    "--out", str(tmp_path), "--replicates", "200", "--workers", "0",
+  ])  # fmt: skip
+  said = capsys.readouterr()
+  assert code == 1, said.err
+  assert "sub-2: vf_jax failed: MemoryError: whole body" in said.err
+  assert "1 on which vf_jax failed, in no number: sub-2." in said.out
+  content, _ = measures(tmp_path)
+  assert content["cases"] == 5
+  assert list(content["failed"]) == ["sub-2"]
+
+
+def test_a_turned_mask_may_be_as_far_off_as_any_other(
+  predictions, references, tmp_path
+):
+  mask = spine()
+  turn = np.diag([-1.0, 1, 1, 1])
+  turn[0, 3] = SHAPE[0] - 1
+  for name, shift in (("sub-1", 0.005), ("sub-2", 0.05)):
+    references.add(name, mask)
+    affine = GRID.affine @ turn
+    affine[0, 3] += shift
+    predictions.add(name, mask[::-1].copy(), grid=Grid(SHAPE, affine))
+  evaluate(predictions.root, references.root, tmp_path, summed=QUICK, workers=0)
+  found = {row["case"]: row for row in rows(tmp_path / "cases.csv")}
+  assert found["sub-1"]["prediction"] == "scored"
+  assert found["sub-1"]["dice"] == "1.0000"
+  assert found["sub-2"]["prediction"] == "refused"
+
+
+def test_boxes_below_the_threshold_count_for_curves_only(
+  predictions, references, tmp_path
+):
+  true, score = (0.0, 20.0, 80.0), 0.3
+  for name in ("sub-1", "sub-2"):
+    references.add(name, spine(), lesions=[(true, 1.0)])
+    predictions.add(name, spine(), lesions=[])
+    box = LesionRecord(true, (8.0,) * 3, score, None)
+    path = predictions.root / name / f"{name}_lesions.json"
+    write_lesions(path, [], [box])
+  evaluate(predictions.root, references.root, tmp_path, summed=QUICK, workers=0)
+  _, found = measures(tmp_path)
+  assert found["lesion_ap_iou"]["value"] == pytest.approx(1.0)
+  assert found["lesion_recall_iou"]["value"] == 0.0
+  counted = [row["detections"] for row in rows(tmp_path / "cases.csv")]
+  assert counted == ["0", "0"]

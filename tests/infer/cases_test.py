@@ -187,6 +187,8 @@ def test_tables_say_what_the_mask_says(written, ct, spine):
   np.testing.assert_allclose(lesion.centre_mm, spine.lesion, atol=0.2)
   np.testing.assert_allclose(lesion.size_mm, spine.lesion_size, atol=0.1)
   assert lesion.level == "L2"
+  both = read_lesions(folder / "sub-1_lesions.json", candidates=True)
+  assert len(both) == 1 + len(result.candidates)
   assert result.lesions[0].score == pytest.approx(lesion.score, abs=1e-3)
 
 

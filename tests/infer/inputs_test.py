@@ -103,8 +103,17 @@ def test_equal_file_names_take_the_folders_name(tmp_path):
 
 
 def test_results_of_a_run_are_no_input(tmp_path):
-  touch(tmp_path, "a.nii", "out/a/run.json", "out/a/a.nii", "out/a/a_seg.dcm")
+  touch(tmp_path, "a.nii", "out/a/a.nii", "out/a/a_seg.dcm")
+  (tmp_path / "out" / "a" / "run.json").write_text('{"request": {}}')
   assert list(names(tmp_path)) == ["a"]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"epochs": 3}'])
+def test_a_scan_beside_another_run_json_is_a_case(tmp_path, content):
+  touch(tmp_path, "a.nii", "b/b.nii")
+  for folder in (tmp_path, tmp_path / "b"):
+    (folder / "run.json").write_text(content)
+  assert list(names(tmp_path)) == ["a", "b"]
 
 
 def test_a_dicom_examination_is_one_case_whatever_its_folders(tmp_path):

@@ -556,3 +556,91 @@ def test_an_interruption_leaves_a_summary(quick, scans, tmp_path, monkeypatch):
 def test_a_missing_input_is_no_mystery(quick, tmp_path):
   with pytest.raises(InputError, match="does not exist"):
     one_case.predict_file(quick, tmp_path / "x.nii", tmp_path, no_report)
+
+
+def test_masks_made_by_hand_are_not_replaced(quick, scans, tmp_path):
+  out = tmp_path / "derivatives"
+  (out / "a").mkdir(parents=True)
+  mine = out / "a" / "a_seg-vert_msk.nii.gz"
+  mine.write_bytes(b"corrected by hand")
+  result = run(quick, scans, out)
+  assert result.done == ("b", "c", "d")
+  assert "no run.json: vf-jax did not write it" in result.refused["a"]
+  assert mine.read_bytes() == b"corrected by hand"
+
+
+def test_a_finished_case_stays_finished_whatever_lies_beside_it(
+  quick, scans, tmp_path
+):
+  out = tmp_path / "out"
+  run(quick, scans, out)
+  (out / "a" / "Thumbs.db").touch()
+  again = run(quick, scans, out)
+  assert again.skipped == ("a", "b", "c", "d")
+  assert table(out)["a"]["state"] == "done"
+  # To be predicted again it would have to be thrown away.
+  more = run(quick, scans, out, CohortOptions(overwrite=True))
+  assert list(more.refused) == ["a"]
+
+
+def test_another_scan_of_the_same_name_size_and_time_is_no_rerun(
+  quick, scans, tmp_path
+):
+  out, others = tmp_path / "out", tmp_path / "others"
+  run(quick, scans, out)
+  others.mkdir()
+  for path in scans.iterdir():
+    (others / path.name).write_bytes(path.read_bytes())
+    time_ns = path.stat().st_mtime_ns
+    os.utime(others / path.name, ns=(time_ns, time_ns))
+  before = state_of(out)
+  result = run(quick, others, out)
+  assert list(result.refused) == ["a", "b", "c", "d"]
+  assert f"as {scans / 'a_ct.nii.gz'}, whose result" in result.refused["a"]
+  assert {k: before[k] for k in before} == {
+    k: v for k, v in state_of(out).items() if k in before
+  }
+  more = run(quick, others, out, CohortOptions(overwrite=True))
+  assert more.done == ("a", "b", "c", "d")
+  # A scan that was moved is itself.
+  others.rename(tmp_path / "moved")
+  assert run(quick, tmp_path / "moved", out).done == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize("name", ["#12", "(1)", "abc"])
+def test_the_newest_word_on_a_case_counts(quick, scans, tmp_path, name):
+  out = tmp_path / "out"
+  path = scans / f"{name}_ct.nii.gz"
+  (scans / "a_ct.nii.gz").rename(path)
+  run(quick, scans, out)
+  path.write_bytes(path.read_bytes()[:300])
+  assert name in run(quick, scans, out).refused
+  assert table(out)[name]["state"] == "refused"
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_text(quick, scans, tmp_path):
+  out = tmp_path / "out"
+  (scans / "a_ct.nii.gz").rename(scans / "=1+1.nii.gz")
+  assert "=1+1" in run(quick, scans, out).done
+  assert table(out)["'=1+1"]["state"] == "done"
+
+
+def test_what_killed_runs_left_a_day_ago_is_swept(quick, scans, tmp_path):
+  out = tmp_path / "out"
+  run(quick, scans, out)
+  left = [
+    out / ".a.deadbeef.part" / "a_lesions.json",
+    out / ".b.deadbeef.old" / "run.json",
+    out / ".vf-0123456789abcdef.part",
+    out / ".failures" / ".vf-0123456789abcdef.part",
+  ]
+  young = out / ".c.deadbeef.part" / "c_lesions.json"
+  for path in (*left, young):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.touch()
+  tops = [p if p.suffix == ".part" else p.parent for p in left]
+  for top in tops:
+    os.utime(top, (1e9, 1e9))
+  assert run(quick, scans, out).skipped == ("a", "b", "c", "d")
+  assert not any(top.exists() for top in tops)
+  assert young.exists()

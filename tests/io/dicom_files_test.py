@@ -30,7 +30,7 @@ def test_a_folder_without_hidden_files_and_results(tmp_path):
   assert len(before) == SLICES
   for name in (".DS_Store", ".x/y", "out/p/run.json", "out/p/p_seg.dcm"):
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("x")
+    (folder / name).write_text('{"request": {}}')
   assert list_files(str(folder)) == before
   # Of the folder that was asked for, its own files are read all the same.
   (folder / "run.json").write_text("x")

@@ -7,10 +7,12 @@ import json
 import pytest
 from page_test import Page
 
+from vf_jax.errors import InputError
 from vf_jax.infer.result import Lesion
 from vf_jax.infer.summary import FAILURES
 from vf_jax.io.lesions import write_lesions
 from vf_jax.io.vertebrae import write_vertebrae_json
+from vf_jax.report import index
 from vf_jax.report.index import write_index
 from vf_jax.report.page import write_report
 
@@ -186,3 +188,29 @@ def test_a_failure_kept_under_another_name_is_told_under_its_own(tmp_path):
   text = write_index(tmp_path).read_text()
   assert "n" * 300 in text
   assert "0123abcd" not in text
+
+
+def test_an_index_that_is_no_file_is_left_alone(make_case, tmp_path):
+  write_case(tmp_path, make_case, "a", pages=False)
+  (tmp_path / "index.html").mkdir()
+  assert write_index(tmp_path) == tmp_path / "vf_jax_index.html"
+  (tmp_path / "vf_jax_index.html").unlink()
+  (tmp_path / "vf_jax_index.html").mkdir()
+  with pytest.raises(InputError, match="is a folder"):
+    write_index(tmp_path)
+
+
+def test_a_case_that_ends_meanwhile_is_on_the_page(
+  make_case, tmp_path, monkeypatch
+):
+  write_case(tmp_path, make_case, "a", pages=False)
+  write = index.write_text
+
+  def slow(path, text):
+    if not (tmp_path / "b").exists():
+      write_case(tmp_path, make_case, "b", pages=False)
+    write(path, text)
+
+  monkeypatch.setattr(index, "write_text", slow)
+  page = Page(index.write_index(tmp_path).read_text())
+  assert "2 cases" in page.texts

@@ -121,7 +121,7 @@ def read_prediction(
     warnings.simplefilter("always", InputWarning)
     lesions: tuple[LesionRecord, ...] = ()
     if files is not None and files.lesions is not None:
-      lesions = read_lesions(files.lesions)
+      lesions = read_lesions(files.lesions, candidates=True)
     if truth is None or files is None or files.mask is None:
       empty = None
       if truth is not None:
@@ -138,7 +138,7 @@ def read_prediction(
       )
     notes = []
     if not labels.grid.same_as(truth.grid, _SAME_MM):
-      turned = turned_like(labels, truth.grid)
+      turned = turned_like(labels, truth.grid, _SAME_MM)
       if turned is None:
         raise InputError(
           files.mask,

@@ -46,6 +46,8 @@ class Evaluation:
     matching: the cases found.
     refused: name -> why, for references that could not be read: they are in
       no number. Refused predictions are among the cases, as missed.
+    failed: name -> why, for cases on which vf_jax itself failed: they are in
+      no number either.
     lines: sentences on the cases.
   """
 
@@ -53,6 +55,7 @@ class Evaluation:
   measures: tuple[Measure, ...]
   matching: Matching
   refused: dict[str, str]
+  failed: dict[str, str]
   lines: tuple[str, ...]
 
   @property
@@ -101,6 +104,7 @@ def evaluate(
   jobs = {pair.reference.name: (pair, measured) for pair in matching.pairs}
   found: dict[str, CaseMeasures] = {}
   refused: dict[str, str] = {}
+  failed: dict[str, str] = {}
   if len(jobs) == 1:
     workers = 0
   for name, result in run_jobs(measure_case, jobs, workers=workers):
@@ -109,16 +113,19 @@ def evaluate(
       report(result)
     elif isinstance(result, InputError):
       refused[name] = str(result)
-    else:
-      raise result
+    else:  # One case must not cost the others.
+      failed[name] = f"{type(result).__name__}: {result}"
   if not found:
-    first = refused[min(refused)]
+    unread = failed | refused
+    first = unread[min(unread)]
     raise InputError(
       references, f"holds no reference that can be read; the first: {first}"
     )
   cases = tuple(found[name] for name in sorted(found))
   measures = summarise(cases, summed, measured)
-  lines = _describe(cases, matching, refused, min(measured.tolerances_mm))
+  lines = _describe(
+    cases, matching, refused, failed, min(measured.tolerances_mm)
+  )
   facts: dict[str, Any] = {
     "predictions": os.fspath(predictions),
     "references": os.fspath(references),
@@ -128,18 +135,19 @@ def evaluate(
     "without_reference": list(matching.without_reference),
     "refused_predictions": [c.name for c in cases if c.state == "refused"],
     "refused_references": refused,
+    "failed": failed,
     "options": dataclasses.asdict(measured) | dataclasses.asdict(summed),
     "run": run_facts(),
   }
   texts = (
-    case_table(cases, measured),
+    case_table(cases, measured, summed.lesion_score),
     vertebra_table(cases, measured),
     summary_json(facts, measures) + "\n",
     summary_markdown(lines, measures, summed.replicates),
   )
   for file, text in zip(FILES, texts):
     write_text(folder / file, text)
-  return Evaluation(cases, measures, matching, refused, lines)
+  return Evaluation(cases, measures, matching, refused, failed, lines)
 
 
 def _make_folder(folder: pathlib.Path) -> None:
@@ -155,6 +163,7 @@ def _describe(
   cases: Sequence[CaseMeasures],
   matching: Matching,
   refused: dict[str, str],
+  failed: dict[str, str],
   tolerance_mm: float,
 ) -> tuple[str, ...]:
   patients = len({case.patient for case in cases})
@@ -169,6 +178,7 @@ def _describe(
       "with a refused prediction, counted as missed from head to foot",
     ),
     (list(refused), "with a refused reference, in no number"),
+    (list(failed), "on which vf_jax failed, in no number"),
     (
       list(matching.without_reference),
       "predicted without a reference, in no number",

@@ -13,17 +13,23 @@ from typing import Any
 
 from vf_jax.evaluate.measure import CaseMeasures, MeasureOptions
 from vf_jax.evaluate.summary import Measure
+from vf_jax.io.text import as_text
 from vf_jax.labels import BY_CODE
 
 _NONE = "-"
 
 
-def case_table(cases: Iterable[CaseMeasures], measured: MeasureOptions) -> str:
+def case_table(
+  cases: Iterable[CaseMeasures],
+  measured: MeasureOptions,
+  lesion_score: float,
+) -> str:
   """One row a case, as CSV.
 
   Args:
     cases: what was measured.
     measured: how.
+    lesion_score: least score of the detections that are counted.
 
   Returns:
     The text. Cells are empty where there is no number.
@@ -37,10 +43,14 @@ def case_table(cases: Iterable[CaseMeasures], measured: MeasureOptions) -> str:
     "reference_points", "lesions", "detections", "lesions_found_iou",
     "lesions_found_near", "notes",
   )  # fmt: skip
-  return _csv(header, (_case_row(case, measured) for case in cases))
+  return _csv(
+    header, (_case_row(case, measured, lesion_score) for case in cases)
+  )
 
 
-def _case_row(case: CaseMeasures, measured: MeasureOptions) -> list[Any]:
+def _case_row(
+  case: CaseMeasures, measured: MeasureOptions, lesion_score: float
+) -> list[Any]:
   true, id_, lesions = case.true_vertebrae, case.identification, case.lesions
 
   def mean(values: Sequence[float]) -> float:
@@ -51,7 +61,7 @@ def _case_row(case: CaseMeasures, measured: MeasureOptions) -> list[Any]:
 
   row: list[Any] = [case.name, case.patient, case.state]
   if id_ is None:
-    row += [""] * (16 + len(measured.tolerances_mm))
+    row += [""] * (17 + len(measured.tolerances_mm))
   else:
     row += [
       len(true),
@@ -78,11 +88,12 @@ def _case_row(case: CaseMeasures, measured: MeasureOptions) -> list[Any]:
   if lesions is None:
     row += [""] * 4
   else:
+    counted = lesions.scores >= lesion_score
     row += [
       lesions.lesions,
-      len(lesions.scores),
-      int(lesions.right_iou.sum()),
-      int(lesions.right_near.sum()),
+      int(counted.sum()),
+      int(lesions.right_iou[counted].sum()),
+      int(lesions.right_near[counted].sum()),
     ]
   return [*row, " | ".join(case.notes)]
 
@@ -240,11 +251,14 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
   table = csv.writer(text, lineterminator="\n")
   table.writerow(header)
   for row in rows:
+    assert len(row) == len(header), "a cell would stand under another heading"
     table.writerow([_cell(value) for value in row])
   return text.getvalue()
 
 
 def _cell(value: Any) -> Any:
+  if isinstance(value, str):
+    return as_text(value)
   if not isinstance(value, float):
     return value
   return "" if math.isnan(value) else f"{value:.4f}"

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import glob
 import json
 import os
 import pathlib
@@ -23,12 +22,14 @@ from vf_jax.errors import InputError, InputWarning, OutputError
 from vf_jax.infer.predictor import Predictor
 from vf_jax.infer.request import request_of
 from vf_jax.infer.result import CaseResult
+from vf_jax.infer.summary import FAILURES
 from vf_jax.io import nifti
-from vf_jax.io.atomic import write_text
+from vf_jax.io.atomic import PARTS, write_text
 from vf_jax.io.centroids import Centroids, write_centroids
 from vf_jax.io.ct import AS_STORED, InputOptions, case_name, read_ct
 from vf_jax.io.dicom_seg import SegSource, read_source, write_dicom_seg
 from vf_jax.io.lesions import write_lesions
+from vf_jax.io.results import RUN
 from vf_jax.io.vertebrae import write_vertebrae_csv, write_vertebrae_json
 from vf_jax.labels import BY_CODE
 from vf_jax.telemetry import device_facts, run_facts
@@ -49,7 +50,6 @@ _SUFFIXES = (
 # The longest name that is made of a case's: the mask's.
 _LONGEST = max(map(len, _SUFFIXES))
 _NAME_MAX = 255  # bytes; what nearly every disk allows
-_RUN = "run.json"
 _PART, _OLD = ".part", ".old"
 _STALE_SECONDS = 24 * 3600.0
 _TRIES = 20
@@ -171,7 +171,7 @@ def check_target(out: pathlib.Path, case: str) -> None:
       target, "is in the way: not a folder.", "remove it, or change --out."
     )
   if target.is_dir():
-    own = {_RUN, ".DS_Store", *(f"{case}{suffix}" for suffix in _SUFFIXES)}
+    own = {RUN, ".DS_Store", *(f"{case}{suffix}" for suffix in _SUFFIXES)}
     held: list[str] = []
     # Another run may take the old folder away at this very moment.
     with contextlib.suppress(FileNotFoundError):
@@ -181,6 +181,13 @@ def check_target(out: pathlib.Path, case: str) -> None:
       raise InputError(
         target,
         f"holds what vf-jax did not write ({foreign[0]}) and would replace.",
+        "choose another --out.",
+      )
+    if set(held) - {".DS_Store"} and RUN not in held:
+      raise InputError(
+        target,
+        f"holds {min(held)} and no {RUN}: vf-jax did not write it, and would "
+        "replace it.",
         "choose another --out.",
       )
   above = _existing(out)
@@ -224,21 +231,20 @@ def _write_case(
   target = out / result.case
   part = out / f".{result.case}.{secrets.token_hex(4)}{_PART}"
   try:
-    _drop_leftovers(out, result.case)
     part.mkdir(parents=True)
     mask, centroids, lesions, table, facts, report, _, segmentation = (
       part / f"{result.case}{suffix}" for suffix in _SUFFIXES
     )
     nifti.write(mask, result.mask, like=volume)
     write_centroids(centroids, _centroids(result), volume.grid)
-    write_lesions(lesions, result.lesions)
+    write_lesions(lesions, result.lesions, result.candidates)
     write_vertebrae_csv(table, result.vertebrae)
     write_vertebrae_json(facts, result.vertebrae)
     write_report(report, volume, result)
     if source is not None:
       checkpoint = str(result.run["checkpoint_sha256"])
       write_dicom_seg(segmentation, result.mask, source, checkpoint)
-    write_text(part / _RUN, json.dumps(dict(result.run), indent=1) + "\n")
+    write_text(part / RUN, json.dumps(dict(result.run), indent=1) + "\n")
     check_target(out, result.case)
     _replace(part, target)
   except OSError as error:
@@ -256,18 +262,24 @@ def _write_case(
     shutil.rmtree(part, ignore_errors=True)
 
 
-def _drop_leftovers(out: pathlib.Path, case: str) -> None:
-  """Removes what runs that were killed a day ago or more left of a case.
+def drop_leftovers(out: pathlib.Path) -> None:
+  """Removes what runs that were killed a day ago or more left half-written.
 
   NOTE: younger ones may belong to another run that is still writing.
+
+  Args:
+    out: folder of all cases; it need not be there yet.
   """
-  for path in out.glob(f".{glob.escape(case)}.????????.*"):
+  found = [*out.glob(".*.????????.*"), *out.glob(PARTS)]
+  for path in (*found, *out.glob(f"{FAILURES}/{PARTS}")):
     with contextlib.suppress(OSError):
-      if (
-        path.suffix in (_PART, _OLD)
-        and time.time() - path.stat().st_mtime > _STALE_SECONDS
-      ):
+      old = time.time() - path.stat().st_mtime > _STALE_SECONDS
+      if path.suffix not in (_PART, _OLD) or not old:
+        continue
+      if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
+      else:
+        path.unlink()
 
 
 def _centroids(result: CaseResult) -> Centroids:

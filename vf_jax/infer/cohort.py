@@ -19,13 +19,14 @@ from vf_jax.errors import InputError, InputWarning, OutputError
 from vf_jax.infer.cases import (
   WriteReport,
   check_target,
+  drop_leftovers,
   predict_file,
   room_for_names,
 )
 from vf_jax.infer.inputs import CaseInput
 from vf_jax.infer.predictor import Predictor
 from vf_jax.infer.progress import Progress
-from vf_jax.infer.request import finished, request_of
+from vf_jax.infer.request import check_same_input, finished, request_of
 from vf_jax.infer.result import CaseResult
 from vf_jax.infer.summary import FAILURES, write_summary
 from vf_jax.io.atomic import write_text
@@ -114,12 +115,14 @@ def predict_cohort(
   stopped = ""
 
   def prepare(case: CaseInput) -> _Ready:
-    check_target(folder, case.name)
     request = request_of(
       predictor, case.path, options.inputs, options.dicom_seg
     )
-    if not options.overwrite and finished(folder / case.name, request):
-      return _Ready(request, None)
+    if not options.overwrite:
+      if finished(folder / case.name, request):
+        return _Ready(request, None)
+      check_same_input(folder / case.name, request)
+    check_target(folder, case.name)
     return _Ready(request, read_ct(case.path, options.inputs))
 
   def predict(case: CaseInput, ready: _Ready) -> CaseResult | None:
@@ -137,6 +140,7 @@ def predict_cohort(
       dicom_seg=options.dicom_seg,
     )
 
+  drop_leftovers(folder)
   try:
     with warnings.catch_warnings():
       # NOTE: set once and here, because filters are not of one thread only.

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vf_jax.errors import InputError
 from vf_jax.io.ct import case_name
-from vf_jax.io.dicom_files import RESULT
 from vf_jax.io.dicom_studies import examinations, find_study
+from vf_jax.io.results import RUN, read_run
 from vf_jax.io.text import read_text
 
 Say = Callable[[str], None]
@@ -148,7 +148,7 @@ def _walk(top: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
   seen = set()
   for root, folders, names in os.walk(top, onerror=_refuse, followlinks=True):
     real = os.path.realpath(root)
-    if real in seen or RESULT in names:
+    if real in seen or (RUN in names and read_run(root)):
       folders.clear()
       continue
     seen.add(real)

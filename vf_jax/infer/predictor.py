@@ -51,6 +51,8 @@ from vf_jax.volume import (
 _UNSURE = 0.5
 _MOST_VOXELS = 1 << 29  # of the network's grid: 4 m^3 at 2 mm
 _RANGE_HU = (AIR_HU, 3071)  # what the network is shown
+_CANDIDATE = 0.01  # score of the least lesion box that is kept
+_MAX_CANDIDATES = 100
 _NO_LESION = -1e4  # a logit that no threshold lets through
 
 
@@ -161,10 +163,13 @@ class Predictor:
     )
     notes += found.warnings
     region = cut_out(outputs, found)
+    least = self.config.predict.lesion_threshold
     boxes = suppress(
-      find_lesions(outputs, self.config.predict.lesion_threshold),
+      find_lesions(outputs, min(least, _CANDIDATE)),
       self.config.model.spacing_mm,
     )
+    sure = sum(box.score >= least for box in boxes)
+    boxes = boxes[: max(sure, _MAX_CANDIDATES)]
     windows = {"run": outputs.windows, "skipped": outputs.skipped}
     centres = found.centres
     # What is as large as the scan goes as soon as it can.
@@ -205,10 +210,11 @@ class Predictor:
       grid=volume.grid,
       mask=mask,
       vertebrae=tuple(vertebrae),
-      lesions=tuple(lesions),
+      lesions=tuple(v for v in lesions if v.score >= least),
       warnings=tuple(notes),
       run=run,
       abstained=bool(unfounded) or not vertebrae,
+      candidates=tuple(v for v in lesions if v.score < least),
     )
 
   def _forward(self, block, spacing) -> WindowOutputs:

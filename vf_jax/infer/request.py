@@ -17,6 +17,7 @@ from vf_jax.infer.predictor import Predictor
 from vf_jax.infer.summary import SUMMARY
 from vf_jax.io.ct import InputOptions, kind_of
 from vf_jax.io.dicom_files import list_files
+from vf_jax.io.results import read_run
 
 # What a run with --out in the folder of the scan writes beside its cases.
 _TABLES = (SUMMARY, "index.html", "vf_jax_index.html")
@@ -30,7 +31,7 @@ def request_of(
 ) -> dict[str, Any]:
   """Sums up all that a result depends on.
 
-  The input counts as unchanged while the names, sizes and times of its files
+  The input counts as unchanged while the paths, sizes and times of its files
   are: reading a cohort only to hash it would take as long as to predict it. Of
   a folder those files count that its reader looks at, so that neither results
   nor hidden files in it make it another input.
@@ -51,6 +52,7 @@ def request_of(
   # How the weights were trained is in the weights.
   used = json.dumps([config["model"], config["predict"]], sort_keys=True)
   return {
+    "input": os.path.realpath(path),
     "files_sha256": _state(path),
     "options": dataclasses.asdict(options) | {"dicom_seg": dicom_seg},
     "checkpoint_sha256": predictor.digest,
@@ -69,14 +71,34 @@ def finished(folder: pathlib.Path, request: Mapping[str, Any]) -> bool:
   Returns:
     True if nothing is left to do.
   """
-  try:
-    run = json.loads((folder / "run.json").read_text("utf-8"))
-    mask = folder / f"{folder.name}_seg-vert_msk.nii.gz"
-    return (
-      run["state"] == "done" and run["request"] == request and mask.is_file()
+  run = read_run(folder) or {}
+  mask = folder / f"{folder.name}_seg-vert_msk.nii.gz"
+  return (
+    run.get("state") == "done" and run["request"] == request and mask.is_file()
+  )
+
+
+def check_same_input(folder: pathlib.Path, request: Mapping[str, Any]) -> None:
+  """Refuses to replace the result of another scan of the same name.
+
+  Args:
+    folder: of the case.
+    request: of `request_of`.
+
+  Raises:
+    InputError: if the folder holds the result of another file that still is
+      where it was.
+  """
+  run = read_run(folder)
+  other = run and run["request"].get("input")
+  mine = request["input"]
+  if isinstance(other, str) and other != mine and os.path.exists(other):
+    raise InputError(
+      mine,
+      f"has the case name '{folder.name}', as {other}, whose result is in "
+      f"{folder}.",
+      "choose another --out, or replace that result by --overwrite.",
     )
-  except (OSError, ValueError, KeyError, TypeError):
-    return False
 
 
 def _state(path: str | os.PathLike[str]) -> str:

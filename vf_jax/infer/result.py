@@ -112,11 +112,13 @@ class CaseResult:
     mask: VerSe codes on `grid`, axes as in the file, uint8; on the disk if
       large (`scratch.empty`).
     vertebrae: from head to foot.
-    lesions: by falling score.
+    lesions: by falling score, from `predict.lesion_threshold` on.
     warnings: sentences for people.
     run: versions, config, checkpoint, timings; JSON types only.
     abstained: True if every level may be one off, so that a person should
       decide; also without any vertebra.
+    candidates: boxes of lower scores. They are no findings: AP and FROC ask
+      what another threshold would find.
   """
 
   case: str
@@ -127,3 +129,4 @@ class CaseResult:
   warnings: tuple[str, ...]
   run: Mapping[str, Any]
   abstained: bool = False
+  candidates: tuple[Lesion, ...] = ()

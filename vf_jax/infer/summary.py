@@ -8,10 +8,11 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vf_jax.io.atomic import write_text
+from vf_jax.io.text import as_text
 
 FAILURES = ".failures"
 """Folder of the cases that were not done, one JSON file each."""
@@ -51,16 +52,33 @@ def write_summary(out: str | os.PathLike[str]) -> pathlib.Path:
   """
   folder = pathlib.Path(out)
   path = folder / SUMMARY
-  for _ in range(_ROUNDS):
-    before = _look(folder)
+
+  def write() -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
-    table.writerows(_rows(folder))
+    for row in _rows(folder):
+      table.writerow(
+        {k: as_text(v) if isinstance(v, str) else v for k, v in row.items()}
+      )
     write_text(path, text.getvalue())
-    if _look(folder) == before:  # no other run ended a case meanwhile
-      break
+
+  until_settled(folder, write)
   return path
+
+
+def until_settled(folder: pathlib.Path, write: Callable[[], None]) -> None:
+  """Writes anew while other runs end cases in the same folder.
+
+  Args:
+    folder: of all cases.
+    write: makes something of them.
+  """
+  for _ in range(_ROUNDS):
+    before = _look(folder)
+    write()
+    if _look(folder) == before:
+      break
 
 
 def _look(folder: pathlib.Path) -> list[tuple[str, int]]:
@@ -76,7 +94,8 @@ def _look(folder: pathlib.Path) -> list[tuple[str, int]]:
 
 def _records(folder: pathlib.Path) -> list[pathlib.Path]:
   cases = [p for p in folder.glob("*/run.json") if p.parent.name[0] != "."]
-  return sorted([*cases, *(folder / FAILURES).glob("*.json")])
+  # The failures first: what a case says of itself is older.
+  return [*sorted((folder / FAILURES).glob("*.json")), *sorted(cases)]
 
 
 def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:

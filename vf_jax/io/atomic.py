@@ -11,6 +11,9 @@ from typing import BinaryIO
 
 from vf_jax.errors import InputError
 
+PARTS = ".vf-*.part"
+"""What `atomic_write` calls a file that is not whole yet."""
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -36,7 +39,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
   if os.path.isdir(target):
     raise InputError(name, "is a folder, not a file.", "name a file in it.")
   folder = os.path.dirname(target)
-  part = os.path.join(folder, f".vf-{secrets.token_hex(8)}.part")
+  part = os.path.join(folder, PARTS.replace("*", secrets.token_hex(8)))
   try:
     # Mode 0o666 leaves the permissions to the user's umask, as open() does.
     descriptor = os.open(

@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from typing import cast
 
 from vf_jax.errors import InputError
+from vf_jax.io.results import RUN, read_run
 from vf_jax.io.stream import open_bytes
-
-RESULT = "run.json"
-"""File that makes a folder a result of vf_jax, and no input."""
 
 _MAX_FILES = 50_000
 # No deflate stream can expand further than this (zlib's technical notes).
@@ -152,14 +150,14 @@ def list_files(folder: str) -> list[str]:
 
   Returns:
     Every file, in the order of the names, but hidden ones and those of
-    subfolders that hold a result of vf_jax (a `run.json`).
+    subfolders that hold a result of vf_jax.
 
   Raises:
     InputError: if there are too many, or a folder cannot be read.
   """
   found: list[str] = []
   for root, folders, names in os.walk(folder, onerror=_refuse):
-    if RESULT in names and root != folder:
+    if RUN in names and root != folder and read_run(root):
       folders.clear()
       continue
     folders[:] = sorted(name for name in folders if not name.startswith("."))

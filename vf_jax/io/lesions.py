@@ -137,23 +137,35 @@ def read_blds(
 
 
 def write_lesions(
-  path: str | os.PathLike[str], lesions: Iterable[LesionLike]
+  path: str | os.PathLike[str],
+  lesions: Iterable[LesionLike],
+  candidates: Iterable[LesionLike] = (),
 ) -> None:
   """Writes `<case>_lesions.json`, whole or not at all.
 
   The header states frame and units, so that the file can be read without this
   program: `{"format", "version", "frame", "units", "lesions": [{"centre_mm",
-  "size_mm", "score", "level", "share_of_vertebra"}]}`. Millimetres keep three
-  decimals.
+  "size_mm", "score", "level", "share_of_vertebra"}], "candidates": [...]}`.
+  Millimetres keep three decimals.
 
   Args:
     path: the file to write.
     lesions: any records like `LesionLike`, written in this order.
+    candidates: boxes that are no findings; see `CaseResult.candidates`.
 
   Raises:
     InputError: if a lesion could not be read back: not finite, no volume, a
       score or share outside 0..1 or an unknown level.
   """
+  lists = {
+    "lesions": _rows(path, lesions),
+    "candidates": _rows(path, candidates),
+  }
+  text = json.dumps({**_HEADER, **lists}, indent=1, allow_nan=False)
+  write_text(path, text + "\n")
+
+
+def _rows(path, lesions: Iterable[LesionLike]) -> list[dict[str, Any]]:
   rows = []
   for number, lesion in enumerate(lesions):
     row = {
@@ -167,15 +179,17 @@ def write_lesions(
     }
     _parse_lesion(path, f"lesion {number}", row)
     rows.append(row)
-  text = json.dumps({**_HEADER, "lesions": rows}, indent=1, allow_nan=False)
-  write_text(path, text + "\n")
+  return rows
 
 
-def read_lesions(path: str | os.PathLike[str]) -> tuple[LesionRecord, ...]:
+def read_lesions(
+  path: str | os.PathLike[str], candidates: bool = False
+) -> tuple[LesionRecord, ...]:
   """Reads a file of `write_lesions`.
 
   Args:
     path: the file.
+    candidates: whether to read those too, after the lesions.
 
   Returns:
     The lesions in the file's order, mm RAS+.
@@ -189,17 +203,21 @@ def read_lesions(path: str | os.PathLike[str]) -> tuple[LesionRecord, ...]:
     content = json.loads(read_text(path, "lesion file", _MAX_BYTES, fix))
   except (ValueError, RecursionError) as error:
     raise InputError(path, f"is not JSON: {error}.", fix) from error
-  if not isinstance(content, dict) or not isinstance(
-    content.get("lesions"), list
-  ):
+  found = content.get("lesions") if isinstance(content, dict) else None
+  if not isinstance(found, list):
     raise InputError(path, "has no list of lesions.", fix)
+  if candidates:
+    more = content.get("candidates", [])  # files written before lack it
+    if not isinstance(more, list):
+      raise InputError(path, "has no list of candidates.", fix)
+    found = found + more
   for key, value in _HEADER.items():
     if content.get(key) != value:
       fault = f"says {key} {content.get(key)!r}, not {value!r}."
       raise InputError(path, fault, fix)
   return tuple(
     _parse_lesion(path, f"lesion {number}", row)
-    for number, row in enumerate(content["lesions"])
+    for number, row in enumerate(found)
   )
 
 

@@ -7,6 +7,20 @@ import os
 
 from vf_jax.errors import InputError
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def as_text(cell: str) -> str:
+  """Keeps a spreadsheet from running a cell of a table as a formula.
+
+  Args:
+    cell: a name from outside, say.
+
+  Returns:
+    The same; with `'` before it if it begins as formulas do.
+  """
+  return f"'{cell}" if cell[:1] in _FORMULA else cell
+
 
 def read_text(
   path: str | os.PathLike[str], kind: str, max_bytes: int, fix: str

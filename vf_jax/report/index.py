@@ -17,7 +17,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from vf_jax.infer.summary import FAILURES
+from vf_jax.infer.summary import FAILURES, until_settled
 from vf_jax.io.atomic import write_text
 from vf_jax.report.script import SCRIPT, script_policy
 from vf_jax.report.style import INDEX_STYLE, STYLE
@@ -44,6 +44,22 @@ def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
     InputError: the page cannot be written.
   """
   root = pathlib.Path(folder)
+  page = root / "index.html"
+  if page.exists() and not _is_ours(page):
+    page = root / "vf_jax_index.html"
+  until_settled(root, lambda: write_text(page, _page(root)))
+  return page
+
+
+def _is_ours(page: pathlib.Path) -> bool:
+  try:
+    with open(page, "rb") as file:
+      return _MARK.encode() in file.read(2000)
+  except OSError:  # a folder, or somebody else's
+    return False
+
+
+def _page(root: pathlib.Path) -> str:
   names = {path.parent.name for path in root.glob("*/run.json")}
   names = {name for name in names if not name.startswith(".")}
   faults = _last_faults(root / FAILURES)
@@ -51,12 +67,7 @@ def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
     _read_case(root / name, faults.get(name, ""))
     for name in sorted(names | set(faults))
   ]
-  page = root / "index.html"
-  if page.exists() and _MARK.encode() not in page.read_bytes()[:2000]:
-    page = root / "vf_jax_index.html"  # that one is somebody else's
-  text = _render(sorted(cases, key=lambda c: -len(c["warnings"])))
-  write_text(page, text)
-  return page
+  return _render(sorted(cases, key=lambda c: -len(c["warnings"])))
 
 
 def _read_case(folder: pathlib.Path, fault: str) -> dict[str, Any]:

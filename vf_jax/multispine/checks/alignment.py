@@ -69,18 +69,21 @@ def check_alignment(image: Volume, labels: Volume) -> list[Finding]:
   return [Finding("error", "mask_grid", found)]
 
 
-def turned_like(labels: Volume, grid: Grid) -> Volume | None:
+def turned_like(
+  labels: Volume, grid: Grid, tolerance_mm: float = _SAME_MM
+) -> Volume | None:
   """Turns a mask that was stored with other axes than its image.
 
   Args:
     labels: VerSe codes.
     grid: of the image.
+    tolerance_mm: how far apart the grids' corners may lie.
 
   Returns:
     The mask on the grid; None if it is another one. No voxel is changed.
   """
   turned = reorient(labels, axis_codes(grid.affine))
-  return turned if turned.grid.same_as(grid, _SAME_MM) else None
+  return turned if turned.grid.same_as(grid, tolerance_mm) else None
 
 
 def rank_turns(image: Volume, labels: Volume) -> list[Overlap]:
