@@ -11,7 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-from vf_jax.train.state import adopt, init_state, make_optimizer
+from vf_jax.train.state import (
+  adopt,
+  init_params,
+  init_state,
+  make_optimizer,
+)
 
 
 def _config(test_config, **changes):
@@ -93,6 +98,25 @@ def test_only_kernels_decay(test_config):
   expected = 3 * (1 - 0.5 * 0.5e-3) * (1 - 0.5 * 1e-3)
   np.testing.assert_allclose(after["kernel"], expected, rtol=1e-6)
   np.testing.assert_array_equal(after["bias"], PARAMS["bias"])
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_only_kernels_of_the_model_decay(test_config, scan):
+  model = dataclasses.replace(test_config.model, scan=scan)
+  config = dataclasses.replace(
+    _config(test_config, weight_decay=0.5), model=model
+  )
+  params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
+  ones = jax.tree.map(jnp.ones_like, params)
+  zero = jax.tree.map(jnp.zeros_like, params)
+  after = _update(config, zero, ones, steps=3)
+  decayed = {
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(after)
+    if bool((leaf != 1).any())
+  }
+  assert decayed
+  assert {name.rpartition("/")[2] for name in decayed} == {"kernel"}
 
 
 def test_the_schedule_rises_and_falls(test_config):

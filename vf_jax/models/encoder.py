@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from vf_jax.models.layers import Domain, Modulate
+from vf_jax.models.layers import Dense, Domain, Modulate, gated
 from vf_jax.ops.attention import rotary_angles, rotate
 from vf_jax.ops.subvoxel import space_to_depth
 from vf_jax.parallel.attention import Implementation, attend
@@ -68,9 +68,7 @@ class Stem(nn.Module):
     """Returns the packed voxels and the embedded cells."""
     packed = space_to_depth(intensity_windows(image), self.stride)
     packed = packed.astype(self.dtype)
-    return packed, nn.Dense(self.channels, dtype=self.dtype, name="embed")(
-      packed
-    )
+    return packed, Dense(self.channels, dtype=self.dtype, name="embed")(packed)
 
 
 class Block(nn.Module):
@@ -102,23 +100,21 @@ class Block(nn.Module):
     """Returns the tokens, and what the scan stacks."""
     batch, count, dim = tokens.shape
     x = nn.LayerNorm(dtype=self.dtype, name="attn_norm")(tokens)
-    x, gate = Modulate(dtype=self.dtype, name="attn_modulate")(x, domain)
-    qkv = nn.Dense(3 * dim, dtype=self.dtype, name="qkv")(x)
+    x, gate = Modulate(name="attn_modulate")(x, domain)
+    qkv = Dense(3 * dim, dtype=self.dtype, name="qkv")(x)
     qkv = qkv.reshape(batch, count, 3, self.heads, dim // self.heads)
     query, key = qkv[:, :, 0], qkv[:, :, 1]
     if angles is not None:
       query, key = rotate(query, angles), rotate(key, angles)
     x = attend(query, key, qkv[:, :, 2], self.implementation)
     x = checkpoint_name(x, _ATTENDED)
-    x = nn.Dense(dim, dtype=self.dtype, name="proj")(
-      x.reshape(batch, count, dim)
-    )
-    tokens = tokens + gate * x
+    x = Dense(dim, dtype=self.dtype, name="proj")(x.reshape(batch, count, dim))
+    tokens = tokens + gated(gate, x)
     x = nn.LayerNorm(dtype=self.dtype, name="mlp_norm")(tokens)
-    x, gate = Modulate(dtype=self.dtype, name="mlp_modulate")(x, domain)
-    x = nn.Dense(self.mlp_ratio * dim, dtype=self.dtype, name="up")(x)
-    x = nn.Dense(dim, dtype=self.dtype, name="down")(nn.gelu(x))
-    tokens = constrain(tokens + gate * x, "batch", "tokens", None)
+    x, gate = Modulate(name="mlp_modulate")(x, domain)
+    x = Dense(self.mlp_ratio * dim, dtype=self.dtype, name="up")(x)
+    x = Dense(dim, dtype=self.dtype, name="down")(nn.gelu(x))
+    tokens = constrain(tokens + gated(gate, x), "batch", "tokens", None)
     return tokens, tokens if self.stack else None
 
 
@@ -153,7 +149,7 @@ class Transformer(nn.Module):
 
   def setup(self) -> None:
     """Builds the layers."""
-    self.embed = nn.Dense(self.dim, dtype=self.dtype)
+    self.embed = Dense(self.dim, dtype=self.dtype)
     if self.positions == "learned":
       self.places = self.param(
         "positions",

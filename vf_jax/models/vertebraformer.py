@@ -22,7 +22,7 @@ from vf_jax.models.decoders.numbering import (
 from vf_jax.models.decoders.segmentation import SubvoxelHead
 from vf_jax.models.decoders.unetr import UnetrDecoder
 from vf_jax.models.encoder import Stem, Transformer, intensity_windows
-from vf_jax.models.layers import ConvBlock, Domain
+from vf_jax.models.layers import ConvBlock, Dense, Domain
 from vf_jax.models.modulation import DomainState, ModulationUnit
 from vf_jax.ops.subvoxel import depth_to_space
 from vf_jax.parallel.sharding import constrain
@@ -138,7 +138,7 @@ class VertebraFormer(nn.Module):
     else:
       self.stem = Stem(c.channels, STEM_STRIDE, dtype=dtype)
       self.stem_blocks = [ConvBlock(dtype=dtype) for _ in range(c.stem_blocks)]
-      self.merge = nn.Dense(
+      self.merge = Dense(
         (c.token // STEM_STRIDE) ** 3 * c.channels, dtype=dtype
       )
       self.decoder_blocks = [

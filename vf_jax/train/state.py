@@ -9,6 +9,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Key
 
@@ -65,7 +66,9 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
       schedule,
       b2=0.98,
       weight_decay=o.weight_decay,
-      mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+      mask=lambda params: jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key == "kernel", params
+      ),
     ),
   )
 
@@ -142,7 +145,11 @@ def adopt(state: TrainState, found: Params) -> tuple[TrainState, list[str]]:
     if leaf is None or leaf.shape != own.shape:
       fresh.append(name)
       return own
-    return jax.device_put(jnp.asarray(leaf, own.dtype), own.sharding)
+    # Each process has the whole array and gives its devices their parts.
+    host = np.asarray(leaf, own.dtype)
+    return jax.make_array_from_callback(
+      own.shape, own.sharding, lambda place: host[place]
+    )
 
   params = jax.tree_util.tree_map_with_path(choose, state.params)
   # NOTE: memory of its own, because the step gives both away.

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from vf_jax.errors import ConfigError
 from vf_jax.models.decoders.unetr import TOKEN, UnetrDecoder
+from vf_jax.models.layers import Dense
 from vf_jax.ops.attention import attention
 from vf_jax.ops.subvoxel import space_to_depth
 
@@ -58,13 +59,13 @@ class Block(nn.Module):
       qkv[:, :, 2],
       implementation=self.implementation,
     ).reshape(batch, count, dim)
-    tokens = tokens + nn.Dense(dim, dtype=self.dtype, name="proj")(x)
+    tokens = tokens + Dense(dim, dtype=self.dtype, name="proj")(x)
     x = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="mlp_norm")(
       tokens
     )
-    x = nn.Dense(self.mlp_dim, dtype=self.dtype, name="up")(x)
+    x = Dense(self.mlp_dim, dtype=self.dtype, name="up")(x)
     x = nn.gelu(x, approximate=False)
-    tokens = tokens + nn.Dense(dim, dtype=self.dtype, name="down")(x)
+    tokens = tokens + Dense(dim, dtype=self.dtype, name="down")(x)
     return tokens, tokens
 
 
@@ -126,7 +127,7 @@ class Unetr(nn.Module):
       ConfigError: if the shape, the heads or the taps do not fit.
     """
     self._check(image.shape[1:4])
-    tokens = nn.Dense(self.dim, dtype=self.dtype, name="embed")(
+    tokens = Dense(self.dim, dtype=self.dtype, name="embed")(
       space_to_depth(image, TOKEN)
     )
     batch, *grid, dim = tokens.shape

@@ -8,6 +8,8 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vf_jax.models.layers import Dense
+
 
 @flax.struct.dataclass
 class LesionMaps:
@@ -41,7 +43,7 @@ class LesionHead(nn.Module):
   ) -> LesionMaps:
     """Returns a candidate box for every cell."""
     x = nn.LayerNorm(dtype=self.dtype, name="norm")(features)
-    x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
+    x = nn.gelu(Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
     # Lesions are rare: a prior of 1 % keeps the first steps quiet.
     heat = nn.Dense(
       1,

@@ -22,7 +22,7 @@ from vf_jax.models.decoders.level_chain import (
   emission_scores,
   transition_scores,
 )
-from vf_jax.models.layers import sinusoids
+from vf_jax.models.layers import Dense, sinusoids
 from vf_jax.ops.attention import attention
 from vf_jax.ops.sample import sample_trilinear
 
@@ -70,7 +70,7 @@ class NumberingDecoder(nn.Module):
       [evidence, sinusoids(before, 4, 80.0), sinusoids(after, 4, 80.0)],
       axis=-1,
     )
-    x = nn.Dense(self.width, dtype=self.dtype, name="embed")(x)
+    x = Dense(self.width, dtype=self.dtype, name="embed")(x)
     order = np.arange(count)
     near = np.abs(order[:, None] - order[None, :]) <= self.reach
     visible = (mask[:, None, None, :] & near[None, None]) | np.eye(
@@ -79,17 +79,15 @@ class NumberingDecoder(nn.Module):
     heads = max(1, self.width // 32)
     for i in range(self.depth):
       y = nn.LayerNorm(dtype=self.dtype, name=f"attn_norm{i}")(x)
-      qkv = nn.Dense(3 * self.width, dtype=self.dtype, name=f"qkv{i}")(y)
+      qkv = Dense(3 * self.width, dtype=self.dtype, name=f"qkv{i}")(y)
       qkv = qkv.reshape(batch, count, 3, heads, self.width // heads)
       y = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask=visible)
-      x = x + nn.Dense(self.width, dtype=self.dtype, name=f"proj{i}")(
+      x = x + Dense(self.width, dtype=self.dtype, name=f"proj{i}")(
         y.reshape(batch, count, self.width)
       )
       y = nn.LayerNorm(dtype=self.dtype, name=f"mlp_norm{i}")(x)
-      y = nn.Dense(2 * self.width, dtype=self.dtype, name=f"up{i}")(y)
-      x = x + nn.Dense(self.width, dtype=self.dtype, name=f"down{i}")(
-        nn.gelu(y)
-      )
+      y = Dense(2 * self.width, dtype=self.dtype, name=f"up{i}")(y)
+      x = x + Dense(self.width, dtype=self.dtype, name=f"down{i}")(nn.gelu(y))
     x = nn.LayerNorm(dtype=jnp.float32, name="norm")(x)
     levels = nn.Dense(len(VERTEBRAE), dtype=jnp.float32, name="levels")(x)
     rejected = nn.Dense(

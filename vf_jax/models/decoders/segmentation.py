@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vf_jax.models.layers import Dense
 from vf_jax.ops.subvoxel import depth_to_space
 
 
@@ -41,7 +42,7 @@ class SubvoxelHead(nn.Module):
     """Returns the outputs of every voxel."""
     x = nn.LayerNorm(dtype=self.dtype, name="norm")(features)
     x = jnp.concatenate([x, packed.astype(x.dtype)], axis=-1)
-    x = nn.gelu(nn.Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
+    x = nn.gelu(Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
     block = self.stride**3
     emitted = nn.Dense(self.outputs * block, dtype=jnp.float32, name="emit")(x)
     if self.edge_gains:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from vf_jax.config import UNETR_TOKEN as TOKEN
 from vf_jax.errors import ConfigError
-from vf_jax.models.layers import Domain, Modulate
+from vf_jax.models.layers import Domain, Modulate, gated
 from vf_jax.ops.conv3d import conv3d
 from vf_jax.ops.subvoxel import depth_to_space
 from vf_jax.parallel.sharding import constrain
@@ -112,8 +112,8 @@ class UnetBlock(nn.Module):
     y = Convolution(self.features, dtype=self.dtype, name="conv2")(y)
     y = instance_norm(y)
     if domain is not None:
-      y, gate = Modulate(dtype=self.dtype, name="modulate")(y, domain)
-      y = gate * y
+      y, gate = Modulate(name="modulate")(y, domain)
+      y = gated(gate, y)
     if self.residual:
       if x.shape[-1] != self.features:
         x = instance_norm(
