@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import jax
 import pytest
@@ -31,31 +32,52 @@ def test_processes_of_all_runs_take_different_shares(monkeypatch):
 
 
 class _Rows:
-  """Sharding of a process whose devices hold some rows."""
+  """Sharding of a batch over the devices of several processes."""
 
   def __init__(self, *rows):
     self._rows = rows
 
-  def addressable_devices_indices_map(self, shape):
+  def devices_indices_map(self, shape):
     del shape
-    return {n: (slice(*row),) for n, row in enumerate(self._rows)}
+    return {
+      _Device(process, number): (slice(*place),)
+      for process, places in enumerate(self._rows)
+      for number, place in enumerate(places)
+    }
+
+
+class _Device(NamedTuple):
+  process_index: int
+  number: int
 
 
 @pytest.mark.parametrize(
-  ("rows", "share"),
+  ("rows", "shares"),
   [
-    ([(None, None)], (0, 1)),  # one process, or crops that all share
-    ([(0, 2), (2, 4)], (0, 2)),
-    ([(4, 6), (6, 8)], (1, 2)),
-    ([(6, 8), (6, 8)], (3, 4)),  # two devices share the rows
+    ([[(None, None)]], [(0, 1)]),  # one process
+    ([[(None, None)], [(None, None)]], [(0, 1), (0, 1)]),  # all share crops
+    ([[(0, 2), (2, 4)], [(4, 6), (6, 8)]], [(0, 2), (1, 2)]),
+    ([[(0, 4), (0, 4)], [(4, 8), (4, 8)]], [(0, 2), (1, 2)]),
+    # As the rings of a torus of TPUs lie.
+    ([[(0, 2), (4, 6)], [(2, 4), (6, 8)]], [(0, 2), (1, 2)]),
+    ([[(0, 2), (6, 8)], [(0, 2), (6, 8)], [(2, 6)]], [(0, 2)] * 2 + [(1, 2)]),
   ],
 )
-def test_a_process_reads_what_its_devices_hold(monkeypatch, rows, share):
+def test_a_process_reads_what_its_devices_hold(monkeypatch, rows, shares):
   monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Rows(*rows))
-  assert sharding.data_shard(make_mesh(MESH), 8) == share
+  mesh = make_mesh(MESH)
+  for process, share in enumerate(shares):
+    monkeypatch.setattr(jax, "process_index", lambda index=process: index)
+    assert sharding.data_shard(mesh, 8) == share
 
 
-@pytest.mark.parametrize("rows", [[(0, 2), (4, 6)], [(2, 4), (4, 6)]])
+@pytest.mark.parametrize(
+  "rows",
+  [
+    [[(0, 4), (2, 6)], [(4, 8)]],  # two processes share some rows
+    [[(0, 2)], [(2, 8)]],  # one has more
+  ],
+)
 def test_rows_that_are_no_share_are_refused(monkeypatch, rows):
   monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Rows(*rows))
   with pytest.raises(ConfigError, match="hold are no share of it"):

@@ -6,9 +6,13 @@ from __future__ import annotations
 import re
 import signal
 
+import jax
 import pytest
 from cluster import cluster
 from processes import Process, records
+
+from vf_jax.train.checkpoint import write_weights
+from vf_jax.train.state import init_state
 
 pytestmark = pytest.mark.multiprocess
 
@@ -23,13 +27,14 @@ def join(programs, tmp_path):
   """Starts two processes of one device each on one run."""
   started = []
 
-  def join(mesh: str, name: str = "run") -> list[Process]:
+  def join(mesh: str, *arguments: str, name: str = "run") -> list[Process]:
     pair = [
       Process(
         tmp_path / name,
         programs / f"joined{number}",
         "--distributed",
         MESHES[mesh],
+        *arguments,
         **{**one, "JAX_NUM_CPU_DEVICES": "1"},
         JAX_DISABLE_MOST_OPTIMIZATIONS="1",  # programs run once or twice
       )
@@ -56,8 +61,14 @@ def numbers(workdir):
   # The other way round: both processes hold the same crops.
   ["data", pytest.param("context", marks=pytest.mark.slow)],
 )
-def test_two_processes_train_as_one(mesh, uninterrupted, join, tmp_path):
-  pair = join(mesh)
+def test_two_processes_train_as_one(
+  mesh, uninterrupted, join, test_config, tmp_path
+):
+  # From weights that are just what would be drawn.
+  weights = tmp_path / "weights"
+  drawn = jax.jit(lambda: init_state(test_config).params)()
+  write_weights(test_config, drawn, weights)
+  pair = join(mesh, f"--config.train.init={weights}")
   assert [process.wait() for process in pair] == [0, 0], pair[0].stderr
   assert all("finished at step 20" in process.stdout for process in pair)
   expected, found = numbers(uninterrupted.workdir), numbers(tmp_path / "run")
@@ -76,7 +87,7 @@ def test_sigterm_to_one_stops_both_and_they_go_on(
   pair = join("data")
   pair[0].until_step(2)
   pair[1].popen.send_signal(signal.SIGTERM)
-  assert [process.wait() for process in pair] == [0, 0], pair[1].stderr
+  assert [process.wait() for process in pair] == [130, 130], pair[1].stderr
   steps = {
     int(re.search(r"stopped, .* at step (\d+):", process.stdout)[1])
     for process in pair

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from vf_jax.config import MeshConfig
@@ -49,6 +50,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
       f"the mesh {dict(zip(AXES, shape))} needs {count} devices, there are "
       f"{len(devices)}. Fix: mesh.data=0 takes what is left."
     )
-  return jax.make_mesh(
-    shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=devices[:count]
+  # As `jax.make_mesh`, which refuses tori whose axes would have to be split.
+  arranged = mesh_utils.create_device_mesh(
+    shape, devices[:count], allow_split_physical_axes=True
   )
+  return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * 4)

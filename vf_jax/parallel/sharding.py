@@ -8,7 +8,9 @@ every parameter, so that a new layer is not silently replicated.
 
 from __future__ import annotations
 
+import collections
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -131,7 +133,8 @@ def data_shard(mesh: Mesh, batch: int) -> tuple[int, int]:
   """Which share of every global batch this process reads.
 
   Processes whose devices hold the same rows, because `tensor` or `context`
-  goes across them, read the same share.
+  goes across them, read the same share. Rows of a share need not be neighbours:
+  on a torus of TPUs those of one host are not.
 
   Args:
     mesh: the devices.
@@ -143,19 +146,20 @@ def data_shard(mesh: Mesh, batch: int) -> tuple[int, int]:
   Raises:
     ConfigError: if the rows of this process are no share.
   """
-  places = batch_sharding(mesh).addressable_devices_indices_map((batch,))
-  own: set[int] = set()
-  for place in places.values():
-    if place is not None:
-      own |= set(range(*place[0].indices(batch)))
-  first, size = min(own), len(own)
-  if first % size or own != set(range(first, first + size)) or batch % size:
+  rows: dict[int, set[int]] = collections.defaultdict(set)
+  places: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch,))
+  for device, place in places.items():
+    rows[device.process_index] |= set(range(*place[0].indices(batch)))
+  shares = sorted({tuple(sorted(own)) for own in rows.values()})
+  if sum(map(len, shares)) != batch or len({*map(len, shares)}) > 1:
     raise ConfigError(
-      f"the rows {sorted(own)} of the batch that the devices of one process "
-      "hold are no share of it. Fix: make mesh.tensor x mesh.context a "
-      "divisor or a multiple of the devices of a process."
+      "the rows of the batch that the devices of one process hold are no "
+      f"share of it: {rows[min(rows)]} of {batch}, and others in part. Fix: "
+      "make mesh.tensor x mesh.context a divisor or a multiple of the devices "
+      "of a process."
     )
-  return first // size, batch // size
+  own = tuple(sorted(rows[jax.process_index()]))
+  return shares.index(own), len(shares)
 
 
 def constrain(x: Any, *axes: str | None) -> Any:
