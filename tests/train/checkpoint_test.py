@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, OutputError
 from vf_jax.train import checkpoint
 from vf_jax.train.checkpoint import Checkpoints
 from vf_jax.train.state import TrainState
@@ -202,6 +202,9 @@ def test_another_model_is_refused_before_anything_is_read(run, test_config):
   ) as error:
     restore(run, other)
   assert "--config.model.depth=2" in error.value.fix
+  loss = dataclasses.replace(test_config.loss, weighting="uncertainty")
+  with pytest.raises(InputError, match=r"trained with loss\.weighting=fixed"):
+    restore(run, dataclasses.replace(test_config, loss=loss))
   # Everything else of the experiment may change between two starts.
   data = dataclasses.replace(test_config.data, foreground=0.1)
   restore(run, dataclasses.replace(test_config, data=data))
@@ -219,10 +222,12 @@ def test_exported_weights_are_the_average_of_the_run(
   out, digest = exported
   config, params, found = checkpoint.load(out)
   run_config, ema, of_run = checkpoint.load(uninterrupted.workdir)
-  assert run_config == test_config
-  # Where the store was is of no use elsewhere.
+  # Which kernel it was trained with is of no use elsewhere, nor is the store.
+  model = dataclasses.replace(test_config.model, attention="auto")
+  anywhere = dataclasses.replace(test_config, model=model)
+  assert run_config == anywhere
   nowhere = dataclasses.replace(test_config.data, store="")
-  assert config == dataclasses.replace(test_config, data=nowhere)
+  assert config == dataclasses.replace(anywhere, data=nowhere)
   assert_same(params, ema)
   assert digest == found == of_run
   assert digest == (out / "sha256").read_text().strip()
@@ -244,13 +249,35 @@ def _abstract(config):
   return abstract(jax.eval_shape(lambda: init_state(config)))
 
 
-def test_export_replaces_what_is_there(exported, uninterrupted, tmp_path):
+def test_export_replaces_weights(exported, uninterrupted, tmp_path):
   out = tmp_path / "weights"
-  out.mkdir()
-  (out / "old").write_text("")
+  shutil.copytree(exported[0], out)
+  (out / "sha256").write_text("of before")
   assert checkpoint.export(uninterrupted.workdir, out) == exported[1]
-  assert not (out / "old").exists()
   checkpoint.load(out)
+  assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_export_replaces_nothing_else(uninterrupted, tmp_path):
+  run = tmp_path / "run"
+  shutil.copytree(uninterrupted.workdir, run)
+  mine, file = tmp_path / "mine", tmp_path / "file"
+  mine.mkdir()
+  (mine / "thesis.txt").write_text("years of work")
+  file.write_text("x")
+  before = sorted(tmp_path.rglob("*"))
+  for out, fault in ((run, "holds .lock"), (mine, "thesis"), (file, "a file")):
+    with pytest.raises(OutputError, match=fault):
+      checkpoint.export(run, out)
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_weights_are_for_any_device(uninterrupted, test_config, tmp_path):
+  model = dataclasses.replace(test_config.model, attention="cudnn")
+  config = dataclasses.replace(test_config, model=model)
+  params = checkpoint.load(uninterrupted.workdir)[1]
+  checkpoint.write_weights(config, params, tmp_path / "weights")
+  assert checkpoint.load(tmp_path / "weights")[0].model.attention == "auto"
 
 
 def test_a_changed_byte_in_the_weights_is_refused(exported, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import pathlib
@@ -24,7 +23,7 @@ from vf_jax.infer.request import request_of
 from vf_jax.infer.result import CaseResult
 from vf_jax.infer.summary import FAILURES
 from vf_jax.io import nifti
-from vf_jax.io.atomic import PARTS, write_text
+from vf_jax.io.atomic import OLD, PARTS, replace_folder, write_text
 from vf_jax.io.centroids import Centroids, write_centroids
 from vf_jax.io.ct import AS_STORED, InputOptions, case_name, read_ct
 from vf_jax.io.dicom_seg import SegSource, read_source, write_dicom_seg
@@ -50,9 +49,8 @@ _SUFFIXES = (
 # The longest name that is made of a case's: the mask's.
 _LONGEST = max(map(len, _SUFFIXES))
 _NAME_MAX = 255  # bytes; what nearly every disk allows
-_PART, _OLD = ".part", ".old"
+_PART = ".part"
 _STALE_SECONDS = 24 * 3600.0
-_TRIES = 20
 
 
 def predict_file(
@@ -246,7 +244,7 @@ def _write_case(
       write_dicom_seg(segmentation, result.mask, source, checkpoint)
     write_text(part / RUN, json.dumps(dict(result.run), indent=1) + "\n")
     check_target(out, result.case)
-    _replace(part, target)
+    replace_folder(part, target)
   except OSError as error:
     raise OutputError(
       target,
@@ -274,7 +272,7 @@ def drop_leftovers(out: pathlib.Path) -> None:
   for path in (*found, *out.glob(f"{FAILURES}/{PARTS}")):
     with contextlib.suppress(OSError):
       old = time.time() - path.stat().st_mtime > _STALE_SECONDS
-      if path.suffix not in (_PART, _OLD) or not old:
+      if path.suffix not in (_PART, OLD) or not old:
         continue
       if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -292,35 +290,3 @@ def _centroids(result: CaseResult) -> Centroids:
     ).all():
       positions[BY_CODE[v.code]] = v.centre_mm
   return Centroids(positions)
-
-
-def _replace(part: pathlib.Path, target: pathlib.Path) -> None:
-  """Puts a whole folder in the place of an older one, if there is any.
-
-  Two runs may do so at once: one of the two folders stays, whole.
-  """
-  for _ in range(_TRIES):
-    try:
-      os.replace(part, target)
-      return
-    except OSError as error:
-      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-        raise
-    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_OLD}")
-    with contextlib.suppress(FileNotFoundError):  # the other run was faster
-      os.replace(target, old)
-    try:
-      os.replace(part, target)
-      return
-    except OSError as error:
-      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-        with contextlib.suppress(OSError):
-          os.replace(old, target)
-        raise
-    finally:
-      shutil.rmtree(old, ignore_errors=True)
-  raise OutputError(
-    target,
-    "other runs keep writing it.",
-    "let one run write a folder, or give the runs different --shard.",
-  )

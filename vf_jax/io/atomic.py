@@ -4,15 +4,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import pathlib
 import secrets
+import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, OutputError
 
 PARTS = ".vf-*.part"
 """What `atomic_write` calls a file that is not whole yet."""
+
+OLD = ".old"
+"""End of the name of a folder that `replace_folder` puts aside."""
+
+_TRIES = 20
 
 
 @contextlib.contextmanager
@@ -120,3 +128,43 @@ def _sync_folder(folder: str) -> None:
       os.fsync(descriptor)
     finally:
       os.close(descriptor)
+
+
+def replace_folder(part: pathlib.Path, target: pathlib.Path) -> None:
+  """Puts a whole folder in the place of an older one, if there is any.
+
+  Two programs may do so at once: one of the two folders stays, whole. The older
+  one is away for a moment, as a hidden folder beside it, and is then removed.
+
+  Args:
+    part: the new folder, on the disk of the other.
+    target: its place.
+
+  Raises:
+    OutputError: if others keep writing it; `OSError` as `os.replace`.
+  """
+  for _ in range(_TRIES):
+    try:
+      os.replace(part, target)
+      return
+    except OSError as error:
+      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        raise
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}{OLD}")
+    with contextlib.suppress(FileNotFoundError):  # the other was faster
+      os.replace(target, old)
+    try:
+      os.replace(part, target)
+      return
+    except OSError as error:
+      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        with contextlib.suppress(OSError):
+          os.replace(old, target)
+        raise
+    finally:
+      shutil.rmtree(old, ignore_errors=True)
+  raise OutputError(
+    target,
+    "other runs keep writing it.",
+    "let one run write a folder, or give the runs different --shard.",
+  )

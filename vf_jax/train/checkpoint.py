@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -18,7 +20,8 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from vf_jax.config import Config, from_dict
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, OutputError
+from vf_jax.io.atomic import replace_folder
 from vf_jax.train.state import Params, TrainState, init_params, init_state
 
 _FOLDER = "checkpoints"
@@ -168,17 +171,27 @@ def _check_digest(
 
 
 def _check_same_model(path, stored: Mapping[str, Any], config: Config) -> None:
-  ours = config.to_dict()["model"]
-  theirs = stored.get("model", {})
-  different = [k for k in ours if ours[k] != theirs.get(k) and k not in _FREE]
-  if different:
-    key = different[0]
-    raise InputError(
-      path,
-      f"was trained with model.{key}={theirs.get(key)}, the config says "
-      f"{ours[key]}.",
-      f"pass --config.model.{key}={theirs.get(key)} or another --workdir.",
-    )
+  before = from_dict(stored)  # with the defaults of keys that are newer
+  ours, theirs = _shaping(config), _shaping(before)
+  for key in ours:
+    if ours[key] != theirs[key]:
+      raise InputError(
+        path,
+        f"was trained with {key}={theirs[key]}, the config says {ours[key]}.",
+        f"pass --config.{key}={theirs[key]} or another --workdir.",
+      )
+
+
+def _shaping(config: Config) -> dict[str, Any]:
+  """Settings that decide which parameters there are."""
+  model = config.to_dict()["model"]
+  found = {f"model.{k}": v for k, v in model.items() if k not in _FREE}
+  found["loss.weighting"] = config.loss.weighting
+  if config.loss.weighting == "uncertainty":  # one parameter a task
+    losses = config.to_dict()["loss"]
+    del losses["weighting"]
+    found |= {f"loss.{k}": "above 0" if v else 0 for k, v in losses.items()}
+  return found
 
 
 def export(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
@@ -186,13 +199,13 @@ def export(workdir: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
 
   Args:
     workdir: folder of the run.
-    out: folder of the weights, replaced if it exists.
+    out: folder of the weights, replaced if it holds such.
 
   Returns:
     The SHA-256 of the weights.
 
   Raises:
-    InputError: if the run has no readable checkpoint.
+    InputError: if the run has no readable checkpoint; see `write_weights`.
   """
   config, params, _ = _from_run(pathlib.Path(workdir))
   return write_weights(config, params, out)
@@ -206,15 +219,49 @@ def write_weights(
   Args:
     config: the experiment; what concerns prediction is used from it.
     params: to write.
-    out: folder of the weights, replaced if it exists.
+    out: folder of the weights, replaced if it holds such.
 
   Returns:
     The SHA-256 of the weights.
+
+  Raises:
+    OutputError: if the folder holds anything else, or cannot be written.
   """
   target = pathlib.Path(out).resolve()
-  temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
-  shutil.rmtree(temporary, ignore_errors=True)
-  temporary.mkdir(parents=True)
+  _check_target(target)
+  part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+  try:
+    part.mkdir(parents=True)
+    digest = _write_weights(config, params, part)
+    replace_folder(part, target)
+  except OSError as error:
+    raise OutputError(
+      target, f"cannot be written ({error.strerror}).", "change --out."
+    ) from error
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+  return digest
+
+
+def _check_target(target: pathlib.Path) -> None:
+  """Refuses to replace what is no folder of weights, above all a run."""
+  if not target.exists():
+    return
+  held = set(os.listdir(target)) if target.is_dir() else {""}
+  foreign = sorted(held - {_CONFIG, _WEIGHTS, _DIGEST, ".DS_Store"})
+  if foreign:
+    raise OutputError(
+      target,
+      "is a file." if foreign == [""] else
+      f"holds {foreign[0]}, which is no part of exported weights, and would "
+      "be replaced.",
+      "name a new folder, or one of `vf-jax export`.",
+    )  # fmt: skip
+
+
+def _write_weights(
+  config: Config, params: Params, temporary: pathlib.Path
+) -> str:
   ocp.save(temporary / _WEIGHTS, params)
   marker = temporary / _WEIGHTS / "commit_success.txt"
   if marker.exists():  # Orbax writes the absolute path into it
@@ -222,11 +269,11 @@ def write_weights(
   values = config.to_dict()
   # Paths of this machine are of no use elsewhere.
   values["data"]["store"] = values["train"]["init"] = ""
+  # Nor is a kernel of the devices that it was trained on.
+  values["model"]["attention"] = "auto"
   (temporary / _CONFIG).write_text(json.dumps(values, indent=1) + "\n", "utf-8")
   digest = _digest(params)
   (temporary / _DIGEST).write_text(digest + "\n", "utf-8")
-  shutil.rmtree(target, ignore_errors=True)
-  os.replace(temporary, target)
   return digest
 
 
@@ -294,6 +341,8 @@ def _from_run(workdir: pathlib.Path) -> tuple[Config, Params, str]:
       found = checkpointer.load_checkpointables(None, {"state": abstract})
       _check_digest(checkpointer, folder, found["state"])
     params = found["state"].ema
+    model = dataclasses.replace(config.model, attention="auto")
+    config = dataclasses.replace(config, model=model)
     return config, params, _digest(params)
   finally:
     checkpointer.close()
