@@ -1,6 +1,7 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
+import math
 import pathlib
 import runpy
 
@@ -86,6 +87,16 @@ def test_unknown_components_of_base_are_refused(variant):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
+    ({"model.heads": 0}, "heads=0 must be above 0"),
+    ({"model.token": 0}, "token=0 must be above 0"),
+    ({"model.mlp_ratio": 0}, "mlp_ratio=0 must be above 0"),
+    ({"model.sequence_depth": -1}, "sequence_depth=-1 is negative"),
+    ({"model.sequence_dim": 100}, "heads of 32. Fix: model.sequence_dim=96"),
+    ({"train.seed": -1}, "train.seed=-1 is negative"),
+    ({"optim.warmup_steps": -5}, "warmup_steps=-5 is negative"),
+    ({"optim.learning_rate": math.inf}, "learning_rate=inf is no finite"),
+    ({"loss.dice": math.nan}, "loss.dice=nan is no finite number"),
+    ({"data.weights": (("a", math.nan),)}, "=nan is no finite number"),
     ({"model.token": 8}, "model.token=8 does not fit.*Fix: model.token=16"),
     ({"model.depth": 3}, "model.depth=3.*Fix: model.depth=4"),
     ({"model.stem_blocks": 1}, "belong to model.decoder='subvoxel'"),

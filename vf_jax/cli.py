@@ -4,7 +4,8 @@
 Exit codes: 0 all done; 1 a fault of vf_jax itself; 2 usage or configuration;
 3 an input was refused (named on stderr and in summary.csv, the others done) or
 the results cannot be written; 4 training stopped at a loss that is no number;
-130 interrupted (Ctrl-C, SIGTERM; nothing half written stays).
+130 interrupted (Ctrl-C, SIGTERM; nothing half written stays, and training has
+saved a checkpoint).
 """
 
 from __future__ import annotations
@@ -246,7 +247,7 @@ def _parse_train(arguments: list[str]):
     summary = train(from_config_dict(found), folder)
     state = "finished" if summary.finished else "stopped, rerun to go on,"
     print(f"{state} at step {summary.step}: {folder}")
-    return DONE
+    return DONE if summary.finished else _INTERRUPTED
 
   return run
 

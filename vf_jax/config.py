@@ -103,6 +103,11 @@ class ModelConfig:
   edge_gains: bool = False
 
   def __post_init__(self) -> None:
+    check_positive(
+      self, "token", "dim", "channels", "depth", "heads", "mlp_ratio",
+      "feature_size", "sequence_dim", "max_points",
+    )  # fmt: skip
+    check_not_negative(self, "stem_blocks", "decoder_blocks", "sequence_depth")
     self._check_decoder()
     if self.token % STEM_STRIDE:
       raise ConfigError(
@@ -122,9 +127,11 @@ class ModelConfig:
         f"{self.heads} heads of even width. Fix: model.dim="
         f"{self.heads * max(2, 2 * round(self.dim / self.heads / 2))}."
       )
-    check_positive(
-      self, "channels", "depth", "heads", "sequence_dim", "max_points"
-    )
+    if self.sequence_dim > 32 and self.sequence_dim % 32:
+      raise ConfigError(
+        f"model.sequence_dim={self.sequence_dim} does not divide into heads of "
+        f"32. Fix: model.sequence_dim={32 * round(self.sequence_dim / 32)}."
+      )
     if not 0.3 <= self.spacing_mm <= 10:
       raise ConfigError(
         f"model.spacing_mm={self.spacing_mm} is outside 0.3-10 mm. Fix: 2.0."
@@ -359,6 +366,7 @@ class OptimConfig:
 
   def __post_init__(self) -> None:
     check_positive(self, "learning_rate", "clip_norm")
+    check_not_negative(self, "warmup_steps", "weight_decay")
     check_probability(self, "ema")
 
 
@@ -390,6 +398,8 @@ class TrainConfig:
     check_positive(
       self, "steps", "micro_batches", "log_every", "checkpoint_every", "keep"
     )
+    if self.seed < 0:
+      raise ConfigError(f"train.seed={self.seed} is negative. Fix: use 0.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -106,6 +107,8 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     raise ConfigError(
       f"{key}={value!r} is {type(value).__name__}. Fix: give a {hint.__name__}."
     )
+  if isinstance(value, float) and not math.isfinite(value):
+    raise ConfigError(f"{key}={value!r} is no finite number. Fix: give one.")
   return value
 
 

@@ -98,3 +98,18 @@ def test_a_store_of_another_spacing_is_refused(test_config):
   predictor = Predictor(config=config, params={}, digest="0" * 64)
   with pytest.raises(ConfigError, match=r"at 2\.0 mm, the network at 3"):
     calibrate(predictor, STORE)
+
+
+def test_a_gap_that_no_chain_explains_is_passed_over(test_config, monkeypatch):
+  from vf_jax.infer import calibrate as module
+
+  def score(predictor, case):
+    del predictor, case
+    return chain_of(np.zeros(len(VERTEBRAE))), np.array([2, 15])
+
+  monkeypatch.setattr(module, "_score", score)
+  said = []
+  predictor = Predictor(config=test_config, params={}, digest="0" * 64)
+  with pytest.raises(ConfigError, match="levels without a gap"):
+    calibrate(predictor, STORE, report=said.append)
+  assert any("passed over" in line for line in said)

@@ -72,8 +72,13 @@ def test_a_finished_run_has_nothing_left_to_do(
   assert uninterrupted.summary.finished
   assert uninterrupted.summary.step == 20
   shutil.copytree(uninterrupted.workdir, tmp_path / "run")
-  again = train(test_config, tmp_path / "run")
+  optim = dataclasses.replace(test_config.optim, learning_rate=0.9)
+  changed = dataclasses.replace(test_config, optim=optim)
+  again = train(changed, tmp_path / "run")
   assert (again.step, again.finished) == (20, True)
+  # It still says what was trained.
+  facts = json.loads((tmp_path / "run" / "run.json").read_text())
+  assert from_dict(facts["config"]) == test_config
   assert records(tmp_path / "run") == records(uninterrupted.workdir)
   assert _digest(tmp_path / "run") == _digest(uninterrupted.workdir)
 
@@ -116,7 +121,7 @@ def test_sigterm_saves_and_stops_in_order(
   stopped = Process(tmp_path / "run", programs)
   stopped.until_step(2)
   stopped.popen.send_signal(signal.SIGTERM)
-  assert stopped.wait() == 0, stopped.stderr
+  assert stopped.wait() == 130, stopped.stderr
   step = int(re.search(r"stopped, .* at step (\d+):", stopped.stdout)[1])
   assert 2 <= step < 20
   assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
@@ -133,6 +138,10 @@ def test_sigterm_saves_and_stops_in_order(
       assert found[logged] == expected[logged]
   assert set(found) == {*LOGGED, step}
   assert _digest(tmp_path / "run") == _digest(uninterrupted.workdir)
+  facts = json.loads((tmp_path / "run" / "run.json").read_text())
+  assert (facts["from_step"], len(facts["earlier"])) == (step, 1)
+  assert facts["earlier"][0]["from_step"] == 0
+  assert facts["earlier"][0]["git"]
 
 
 def test_a_run_goes_on_on_another_mesh(uninterrupted, test_config, tmp_path):

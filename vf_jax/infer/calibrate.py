@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Int
 from scipy import optimize
 
+from vf_jax.data.augment.points import ascends
 from vf_jax.data.pipeline import cases_of_part
 from vf_jax.errors import ConfigError
 from vf_jax.hounsfield import AIR_HU
@@ -95,13 +96,20 @@ def calibrate(
     if not case.record.centres:
       continue
     chain, truth = _score(predictor, case)
+    if not bool(ascends(jnp.asarray(truth))):
+      report(
+        f"{case.record.case}: passed over, its levels have a gap that no chain "
+        "explains"
+      )
+      continue
     _, right, _ = _look(chain, truth, 1.0)
     report(f"{case.record.case}: {right}/{len(truth)} levels right")
     chains.append(chain)
     truths.append(truth)
   if not chains:
     raise ConfigError(
-      f"no case of {store} has an image and levels. Fix: name another store."
+      f"no case of {store} has an image and levels without a gap. Fix: name "
+      "another store."
     )
   return fit(chains, truths)
 

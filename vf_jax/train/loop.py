@@ -68,6 +68,7 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
     NonFiniteLossError: at the first loss that is no number.
   """
   folder = pathlib.Path(workdir)
+  _check_kernel(config)
   mesh = make_mesh(config.mesh)
   config.check_batch(mesh.shape["data"])
   store = Store(config.data.store, config.data.cache_mib)
@@ -83,12 +84,23 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
       if first:
         writer = JsonlWriter(folder / "metrics.jsonl")
         writer.drop_after(start)
-        _write_facts(folder, config, store)
+        if start < config.train.steps:
+          _write_facts(folder, config, store, start)
       with jax.set_mesh(mesh):
         return _run(config, mesh, store, state, batches, checkpoints, writer)
     finally:
       checkpoints.close()
       _close(batches)
+
+
+def _check_kernel(config: Config) -> None:
+  """Refuses a kernel of attention that these devices do not have."""
+  wanted, here = config.model.attention, jax.default_backend()
+  if {"cudnn": "gpu", "tpu": "tpu"}.get(wanted, here) != here:
+    raise ConfigError(
+      f"model.attention={wanted} does not run on this device, a {here}. Fix: "
+      "model.attention=auto."
+    )
 
 
 def _check_store(store: Store, config: Config) -> None:
@@ -101,8 +113,8 @@ def _check_store(store: Store, config: Config) -> None:
   m = config.model
   if m.modulation == "prototype" and domains > m.prototypes:
     raise ConfigError(
-      f"the store has {domains} domains, model.prototypes={m.prototypes}. "
-      f"Fix: model.prototypes={domains}."
+      f"the store has {domains - 1} domains and painted crops are one more, "
+      f"model.prototypes={m.prototypes}. Fix: model.prototypes={domains}."
     )
 
 
@@ -146,14 +158,25 @@ def _adopt(state: TrainState, config: Config) -> TrainState:
   return state
 
 
-def _write_facts(folder: pathlib.Path, config: Config, store: Store) -> None:
-  facts = run_facts() | device_facts()
+def _write_facts(
+  folder: pathlib.Path, config: Config, store: Store, start: int
+) -> None:
+  """Writes what is trained from now on; what was before stays beside it."""
+  facts = run_facts() | device_facts() | {"from_step": start}
   facts["config"] = config.to_dict()
   facts["cases"] = {
     r.case: {"domain": r.domain, "licence": r.licence, "mask": r.mask_kind}
     for r in store.records
   }
-  write_text(folder / "run.json", json.dumps(facts, indent=1) + "\n")
+  path = folder / "run.json"
+  with contextlib.suppress(OSError, ValueError):
+    before = json.loads(path.read_text("utf-8"))
+    if start and isinstance(before, dict):
+      earlier = before.pop("earlier", [])
+      if before.get("cases") == facts["cases"]:
+        del before["cases"]
+      facts["earlier"] = [*earlier, before]
+  write_text(path, json.dumps(facts, indent=1) + "\n")
 
 
 def _run(
