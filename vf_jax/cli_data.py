@@ -36,6 +36,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     "--spacing", type=float, default=1.0, metavar="MM", help="default 1.0"
   )
   prepare.add_argument(
+    "--prune",
+    action="store_true",
+    help="remove cases from STORE that the archives given do not have "
+    "(without it the run is refused)",
+  )
+  prepare.add_argument(
     "--check-only", action="store_true", help="print the findings, no store"
   )
   prepare.add_argument(
@@ -167,6 +173,11 @@ def _prepare(options: argparse.Namespace) -> int:
       "--verify reads a store and --check-only archives. Fix: leave out one "
       "of them."
     )
+  if options.prune and (options.verify or options.check_only):
+    raise ConfigError(
+      "--prune removes cases and --verify and --check-only change nothing. "
+      "Fix: leave out one of them."
+    )
   if options.check_only and options.out:
     raise ConfigError("--check-only writes no store. Fix: leave out --out.")
   if not options.check_only and not options.out:
@@ -199,6 +210,7 @@ def _prepare(options: argparse.Namespace) -> int:
     options.spacing,
     workers=options.workers,
     scheduler=options.scheduler,
+    prune=options.prune,
     describe=describe,
     report=show,
   )

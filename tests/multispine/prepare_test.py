@@ -166,6 +166,45 @@ def test_a_refused_case_stops_no_other(archive, prepared, tmp_path, capsys):
   assert kept.items() <= content(tmp_path / "s").items()
 
 
+def test_cases_of_other_archives_are_removed_only_when_asked(
+  archive, prepared, tmp_path, capsys
+):
+  store, part = tmp_path / "s", tmp_path / "dataset-verse20training"
+  shutil.copytree(prepared, store)
+  shutil.copytree(archive, part)
+  for subject in SUBJECTS[:2]:
+    shutil.rmtree(part / "rawdata" / subject)
+    shutil.rmtree(part / "derivatives" / subject)
+  before = content(store)
+  command = ["prepare", f"verse={part}", "--out", str(store), "--spacing", "4",
+             "--workers", "0"]  # fmt: skip
+  assert cli.main(command) == cli.REFUSED
+  said = capsys.readouterr()
+  assert "holds 2 cases that the archives given do not have" in said.err
+  assert "'sub-verse900'" in said.err
+  assert "--prune" in said.err
+  assert content(store) == before
+  assert cli.main([*command, "--prune"]) == cli.DONE
+  assert Store(store).names == SUBJECTS[2:]
+  assert len(list((store / "cases").iterdir())) == 2
+
+
+def test_a_case_out_of_reach_is_unlisted_but_stays(archive, prepared, tmp_path):
+  store, tree = tmp_path / "s", tmp_path / "dataset-verse20training"
+  shutil.copytree(prepared, store)
+  shutil.copytree(archive, tree)
+  ct = tree / "rawdata/sub-verse902/sub-verse902_ct.nii.gz"
+  whole = ct.read_bytes()
+  ct.write_bytes(b"")
+  for prune in (False, True):
+    prepare([f"verse={tree}"], store, 4.0, workers=0, prune=prune)
+    assert Store(store).names == (*SUBJECTS[:2], SUBJECTS[3])
+  ct.write_bytes(whole)
+  outcomes = prepare([f"verse={tree}"], store, 4.0, workers=0)
+  assert [o.status for o in outcomes] == ["kept"] * 4
+  assert content(store) == content(prepared)
+
+
 def test_if_all_are_refused_there_is_no_store(archive, tmp_path):
   tree = tmp_path / "dataset-verse20training"
   shutil.copytree(archive, tree)
@@ -212,6 +251,8 @@ def test_cases_of_one_name_in_two_archives_are_told_apart(archive):
     (["verse=x", "--verify", "--out", "s"], "give no KIND=PATH"),
     (["--verify", "--check-only"], "leave out one of them"),
     (["--verify", "--check-only", "--out", "s"], "leave out one of them"),
+    (["--verify", "--prune", "--out", "s"], "--prune removes"),
+    (["verse=x", "--prune", "--check-only"], "--prune removes"),
   ],
 )
 def test_contradictory_options_are_refused(arguments, match, capsys):

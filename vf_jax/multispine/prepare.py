@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from vf_jax.errors import InputError
@@ -30,6 +30,7 @@ from vf_jax.multispine.store_writer import (
   finish,
   write_case,
   writing,
+  written_cases,
   written_fingerprint,
 )
 from vf_jax.telemetry import run_facts
@@ -106,6 +107,7 @@ def prepare(
   *,
   workers: int | None = None,
   scheduler: str | None = None,
+  prune: bool = False,
   describe: Describe | None = None,
   report: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
@@ -117,6 +119,8 @@ def prepare(
     spacing_mm: voxel edge of the store, the network's, mm.
     workers: see `engine.run_jobs`.
     scheduler: see `engine.run_jobs`.
+    prune: remove what the store holds of other archives; without it such a
+      store is refused.
     describe: makes something of each loaded case where it was loaded, e.g. an
       entry of the quality page; kept cases are loaded for it.
     report: called with each outcome as it comes.
@@ -126,7 +130,7 @@ def prepare(
 
   Raises:
     InputError: for archives that are not recognised, a store that cannot be
-      written, or if every case was refused.
+      written or holds cases of other archives, or if every case was refused.
     ConfigError: if the scheduler cannot be used.
   """
   if not 0.3 <= spacing_mm <= 10:
@@ -140,6 +144,9 @@ def prepare(
     )
     return outcomes
   with writing(store):
+    asked = {case.name for case in cases}
+    if not prune:
+      _refuse_others(store, asked)
     outcomes = _run(
       cases, store, spacing_mm, workers, scheduler, describe, report
     )
@@ -148,12 +155,29 @@ def prepare(
       raise InputError(
         store, "got no case: all were refused.", "see the reasons above."
       )
-    finish(store, names, spacing_mm)
+    # What was refused this time may only have been out of reach.
+    finish(store, names, spacing_mm, spare=asked)
     facts = run_facts() | {"archives": list(archives), "spacing_mm": spacing_mm}
     write_text(
       pathlib.Path(store) / "run.json", json.dumps(facts, indent=1) + "\n"
     )
   return outcomes
+
+
+def _refuse_others(
+  store: str | os.PathLike[str], asked: Collection[str]
+) -> None:
+  """Keeps a run from removing cases that nobody spoke of."""
+  others = [name for name in written_cases(store) if name not in asked]
+  if others:
+    cases = "1 case" if len(others) == 1 else f"{len(others)} cases"
+    raise InputError(
+      store,
+      f"holds {cases} that the archives given do not have, the first is "
+      f"'{others[0]}'.",
+      "name all archives of the store again, in the same order, or give "
+      "--prune to remove such cases.",
+    )
 
 
 def _run(cases, store, spacing_mm, workers, scheduler, describe, report):

@@ -11,7 +11,7 @@ import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -217,8 +217,26 @@ def _clear_parts(folder: pathlib.Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
+def written_cases(store: str | os.PathLike[str]) -> tuple[str, ...]:
+  """Names of the cases that have a folder, listed in the store or not.
+
+  Args:
+    store: the folder.
+
+  Returns:
+    The names, sorted.
+  """
+  return tuple(
+    sorted(p.name for p in (pathlib.Path(store) / "cases").iterdir())
+  )
+
+
 def finish(
-  store: str | os.PathLike[str], names: Sequence[str], spacing_mm: float
+  store: str | os.PathLike[str],
+  names: Sequence[str],
+  spacing_mm: float,
+  *,
+  spare: Collection[str] = (),
 ) -> None:
   """Writes the list of cases, which makes the store readable.
 
@@ -226,11 +244,11 @@ def finish(
     store: the folder.
     names: cases to list; folders of other cases are removed.
     spacing_mm: voxel edge of all arrays, mm.
+    spare: cases whose folders stay although they are not listed.
   """
   folder = pathlib.Path(store)
-  for path in (folder / "cases").iterdir():
-    if path.name not in names:
-      shutil.rmtree(path)
+  for name in set(written_cases(folder)).difference(names, spare):
+    shutil.rmtree(folder / "cases" / name)
   listed = {
     name: file_digest(folder / "cases" / name / "case.json")
     for name in sorted(names)
