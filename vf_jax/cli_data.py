@@ -9,7 +9,7 @@ import sys
 
 from vf_jax.cli_predict import one_of_several
 
-DONE, REFUSED = 0, 3
+DONE, FAILED, REFUSED = 0, 1, 3
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -200,9 +200,11 @@ def _prepare(options: argparse.Namespace) -> int:
     text = describe_findings(outcome)
     if not text and options.check_only:
       text = f"{outcome.case}: nothing found"
-    if text and (options.check_only or outcome.status == "refused"):
-      refused = outcome.status == "refused" and not options.check_only
-      print(text, file=sys.stderr if refused else sys.stdout, flush=True)
+    failed = outcome.status == "failed"
+    refused = outcome.status == "refused" and not options.check_only
+    if text and (failed or refused or options.check_only):
+      stream = sys.stderr if failed or refused else sys.stdout
+      print(text, file=stream, flush=True)
 
   outcomes = prepare(
     options.archives,
@@ -222,7 +224,12 @@ def _prepare(options: argparse.Namespace) -> int:
     print(f"page: {options.report}")
   counts = collections.Counter(outcome.status for outcome in outcomes)
   parts = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
-  print(f"{len(outcomes)} cases: {parts}" + _arrow(options.out))
+  listed = counts["written"] + counts["kept"]
+  print(
+    f"{len(outcomes)} cases: {parts}" + _arrow(options.out if listed else None)
+  )
+  if counts["failed"]:
+    return FAILED
   return REFUSED if counts["refused"] else DONE
 
 

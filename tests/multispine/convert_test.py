@@ -197,6 +197,20 @@ def test_margin_keeps_the_part_around_the_spine(scan):
   np.testing.assert_allclose(to_world(part, box[:3]), LESION, atol=1e-3)
 
 
+def test_a_margin_around_no_vertebra_keeps_the_whole_scan(scan):
+  entry, folder = scan
+  del entry["centroids"]
+  image = nib.load(folder / "mask.nii.gz")
+  voxels = np.asarray(image.dataobj)
+  for kept in (np.zeros_like(voxels), np.where(voxels == 20, 26, 0)):
+    empty = nib.Nifti1Image(kept.astype(np.uint8), image.affine)
+    nib.save(empty, folder / "mask.nii.gz")
+    whole = prepare_case(entry, SPACING)
+    part = prepare_case(entry | {"margin_mm": 6.0}, SPACING)
+    assert part.record.affine == whole.record.affine
+    assert part.labels.shape == whole.labels.shape
+
+
 def test_schemes_and_recode_rename_labels(scan):
   entry, folder = scan
   image = nib.load(folder / "mask.nii.gz")

@@ -18,7 +18,7 @@ from drawn_scan import CENTRES, write_scan
 
 from vf_jax import cli
 from vf_jax.errors import ConfigError, InputError
-from vf_jax.multispine import engine
+from vf_jax.multispine import convert, engine
 from vf_jax.multispine.prepare import find_all, prepare
 from vf_jax.multispine.store import Store
 
@@ -213,6 +213,50 @@ def test_if_all_are_refused_there_is_no_store(archive, tmp_path):
   with pytest.raises(InputError, match="all were refused"):
     prepare([f"verse={tree}"], tmp_path / "s", 4.0, workers=0)
   assert not (tmp_path / "s" / "store.json").exists()
+
+
+def test_a_case_on_which_vf_jax_fails_stops_no_other(
+  archive, prepared, tmp_path, capsys, monkeypatch
+):
+  real = convert.convert
+
+  def fail(loaded, *rest):
+    if loaded.case.name in bad:
+      raise ZeroDivisionError("thirteen")
+    return real(loaded, *rest)
+
+  bad = {"sub-verse901"}
+  monkeypatch.setattr("vf_jax.multispine.prepare.convert", fail)
+  store = tmp_path / "s"
+  command = ["prepare", f"verse={archive}", "--out", str(store), "--spacing",
+             "4", "--workers", "0"]  # fmt: skip
+  assert cli.main(command) == 1
+  said = capsys.readouterr()
+  words = "sub-verse901: vf_jax failed: ZeroDivisionError: thirteen (prepare.py"
+  assert words in said.err
+  assert "1 failed, 3 written" in said.out
+  assert Store(store).names == (SUBJECTS[0], *SUBJECTS[2:])
+  bad = set(SUBJECTS)
+  shutil.rmtree(store)
+  assert cli.main(command) == 1
+  assert "4 cases: 4 failed\n" in capsys.readouterr().out
+  assert not (store / "store.json").exists()
+
+
+def test_what_an_engine_says_of_a_case_is_an_outcome(
+  archive, tmp_path, monkeypatch
+):
+  def run(work, jobs, **options):
+    for name, job in jobs.items():
+      broken = name == "sub-verse900"
+      yield name, OSError("no pickle") if broken else work(job)
+
+  monkeypatch.setattr("vf_jax.multispine.prepare.run_jobs", run)
+  outcomes = prepare([f"verse={archive}"], None, 4.0, workers=0)
+  assert [o.status for o in outcomes] == ["failed", *["checked"] * 3]
+  assert outcomes[0].message == (
+    "sub-verse900: vf_jax failed: OSError: no pickle"
+  )
 
 
 def test_check_only_writes_nothing(archive, tmp_path, capsys, monkeypatch):

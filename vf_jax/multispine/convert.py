@@ -126,7 +126,9 @@ def _padded(grid: Grid) -> Grid:
 def _around(
   mask: Bool[np.ndarray, "x y z"], native: Grid, grid: Grid, margin_mm: float
 ) -> Grid:
-  """The part of `grid` within a margin of the mask."""
+  """The part of `grid` within a margin of the mask; all of it without one."""
+  if not mask.any():
+    return grid
   where = [
     np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {a}))) for a in range(3)
   ]

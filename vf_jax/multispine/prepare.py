@@ -14,10 +14,11 @@ import json
 import os
 import pathlib
 import time
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, VfError
 from vf_jax.io.atomic import write_text
 from vf_jax.multispine.case import Case, MaskFile
 from vf_jax.multispine.checks.check import Finding, check, format_findings
@@ -47,14 +48,15 @@ class Outcome:
 
   Attributes:
     case: its name.
-    status: 'written', 'kept' (it was there), 'checked' or 'refused'.
+    status: 'written', 'kept' (it was there), 'checked', 'refused' or 'failed'
+      (by a fault of vf_jax).
     findings: of the checks; none for a kept case.
-    message: why it was refused.
+    message: why it was refused, or how vf_jax failed.
     description: what `describe` made of it.
   """
 
   case: str
-  status: Literal["written", "kept", "checked", "refused"]
+  status: Literal["written", "kept", "checked", "refused", "failed"]
   findings: tuple[Finding, ...] = ()
   message: str = ""
   description: Any = None
@@ -126,7 +128,8 @@ def prepare(
     report: called with each outcome as it comes.
 
   Returns:
-    Outcomes in the order of the cases.
+    Outcomes in the order of the cases. If none can be listed and not all were
+    refused, there is no list and the store is as unfinished as it was.
 
   Raises:
     InputError: for archives that are not recognised, a store that cannot be
@@ -152,10 +155,12 @@ def prepare(
     )
     names = [o.case for o in outcomes if o.status in ("written", "kept")]
     if not names:
+      if any(o.status == "failed" for o in outcomes):
+        return outcomes
       raise InputError(
         store, "got no case: all were refused.", "see the reasons above."
       )
-    # What was refused this time may only have been out of reach.
+    # What was refused or failed this time may only have been out of reach.
     finish(store, names, spacing_mm, spare=asked)
     facts = run_facts() | {"archives": list(archives), "spacing_mm": spacing_mm}
     write_text(
@@ -193,7 +198,7 @@ def _run(cases, store, spacing_mm, workers, scheduler, describe, report):
         name, "refused", message=f"{name}: {result} (out of memory?)."
       )
     if isinstance(result, BaseException):
-      raise result
+      result = _failed(name, result)
     outcomes[name] = result
     report(result)
     show_progress(len(outcomes), list(jobs), began)
@@ -207,12 +212,26 @@ def run_job(job: _Job) -> Outcome:
     job: the case and where it goes.
 
   Returns:
-    What became of it; refused input is an outcome, not an exception.
+    What became of it; refused input is an outcome, not an exception, and so
+    is a fault of vf_jax.
   """
   try:
     return _run_job(job)
-  except InputError as error:
+  except VfError as error:
     return Outcome(job.case.name, "refused", message=str(error))
+  except Exception as error:  # One case must not cost the others.
+    return _failed(job.case.name, error)
+
+
+def _failed(name: str, error: BaseException) -> Outcome:
+  """Names the fault and the line of vf_jax that it came by."""
+  frames = traceback.extract_tb(error.__traceback__)
+  ours = [f for f in frames if "vf_jax" in pathlib.Path(f.filename).parts]
+  where = ""
+  if ours:
+    where = f" ({pathlib.Path(ours[-1].filename).name}, line {ours[-1].lineno})"
+  text = f"{name}: vf_jax failed: {type(error).__name__}: {error}{where}"
+  return Outcome(name, "failed", message=text)
 
 
 def _run_job(job: _Job) -> Outcome:
