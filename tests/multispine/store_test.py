@@ -20,6 +20,7 @@ from vf_jax.multispine.store_writer import (
   finish,
   write_case,
   writing,
+  written_cases,
   written_fingerprint,
 )
 
@@ -180,6 +181,22 @@ def test_finish_removes_cases_that_are_not_listed(filled):
   finish(filled, ["b"], 2.0)
   assert Store(filled).names == ("b",)
   assert [p.name for p in (filled / "cases").iterdir()] == ["b"]
+
+
+def test_finish_leaves_alone_what_is_no_case(filled, tmp_path):
+  cases = filled / "cases"
+  (cases / ".DS_Store").write_bytes(b"x")
+  (cases / "notes.txt").write_text("x")
+  (cases / ".cache").mkdir()
+  (tmp_path / "elsewhere").mkdir()
+  (tmp_path / "elsewhere" / "mine.txt").write_text("x")
+  (cases / "linked").symlink_to(tmp_path / "elsewhere")
+  assert written_cases(filled) == ("a", "b", "linked")
+  finish(filled, ["b"], 2.0)
+  assert Store(filled).names == ("b",)
+  left = sorted(p.name for p in cases.iterdir())
+  assert left == [".DS_Store", ".cache", "b", "notes.txt"]
+  assert (tmp_path / "elsewhere" / "mine.txt").exists()
 
 
 def test_one_run_writes_at_a_time_and_clears_what_others_left(tmp_path):

@@ -224,10 +224,11 @@ def written_cases(store: str | os.PathLike[str]) -> tuple[str, ...]:
     store: the folder.
 
   Returns:
-    The names, sorted.
+    The names, sorted; stray files and hidden folders are no cases.
   """
+  folders = (pathlib.Path(store) / "cases").iterdir()
   return tuple(
-    sorted(p.name for p in (pathlib.Path(store) / "cases").iterdir())
+    sorted(p.name for p in folders if p.is_dir() and p.name[0] != ".")
   )
 
 
@@ -248,7 +249,11 @@ def finish(
   """
   folder = pathlib.Path(store)
   for name in set(written_cases(folder)).difference(names, spare):
-    shutil.rmtree(folder / "cases" / name)
+    case = folder / "cases" / name
+    if case.is_symlink():
+      case.unlink()
+    else:
+      shutil.rmtree(case)
   listed = {
     name: file_digest(folder / "cases" / name / "case.json")
     for name in sorted(names)
