@@ -20,6 +20,7 @@ class Row:
   series: str = ""
   split: str | None = None
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  centres: Mapping = dataclasses.field(default_factory=lambda: {20: (0, 0, 0)})
   voxels: str = ""
 
 
@@ -83,6 +84,7 @@ def test_a_constant_image_identifies_nobody():
     ({"subject": "p"}, {"subject": "p"}, "subject"),
     ({"voxels": "f" * 64}, {"voxels": "f" * 64}, "same voxels"),
     ({"files": {"x.nii.gz": "e"}}, {"files": {"y.nii.gz": "e"}}, "same file"),
+    ({"files": {"a/x.raw": "e"}}, {"files": {"x.RAW": "e"}}, "same file"),
     (
       {"case": "verse201", "domain": "verse19"},
       {"case": "sub-verse401_split-verse201"},
@@ -132,6 +134,19 @@ def test_one_patient_under_two_names(one, two, reason):
     (
       {"files": {"vertebrae_C1.nii.gz": "e"}},
       {"files": {"s2/vertebrae_C1.nii.gz": "e"}},
+    ),
+    ({"files": {"seg/C3.nii.gz": "e"}}, {"files": {"C3.nii.gz": "e"}}),
+    # What lies on every disc beside the slices.
+    ({"files": {"ct/LICENSE": "e"}}, {"files": {"LICENSE": "e"}}),
+    ({"files": {"AUTORUN.INF": "e"}}, {"files": {"AUTORUN.INF": "e"}}),
+    ({"files": {"VIEWER.EXE": "e"}}, {"files": {"VIEWER.EXE": "e"}}),
+    ({"files": {"DICOM/IM1": "e"}}, {"files": {"DICOM/IM1": "e"}}),
+    # The header names neighbour and grid only.
+    ({"files": {"mask.mhd": "e"}}, {"files": {"mask.mhd": "e"}}),
+    # Empty masks.
+    (
+      {"files": {"m.nii.gz": "e"}, "centres": {}},
+      {"files": {"m.nii.gz": "e"}, "centres": {}},
     ),
   ],
 )

@@ -27,6 +27,7 @@ class Row:
   series: str = ""
   split: str | None = None
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  centres: Mapping = dataclasses.field(default_factory=dict)
   voxels: str = ""
 
 

@@ -37,8 +37,10 @@ _KNOWN = (
 _MSD_LIVER = re.compile(r"(?<![a-z])liver_(\d+)(?!\d)")
 # MSD's test images are LiTS's test images, numbered anew.
 _LITS_TRAINING = 131
-_TABLES = (".json", ".csv", ".lml", ".txt", ".tsv", ".xml")
-_ONE_LEVEL = re.compile(r"^(vertebrae_\w+|sacrum)\.nii")
+_VOLUMES = (".nii", ".nii.gz", ".mha", ".raw", ".zraw")
+_ONE_LEVEL = re.compile(
+  r"(vertebrae_\w+|sacrum|c[1-7]|t\d|t1[0-3]|l[1-6])\.", re.IGNORECASE
+)
 
 
 @runtime_checkable
@@ -72,6 +74,10 @@ class CaseLike(Protocol):
   @property
   def files(self) -> Mapping[str, str]:
     """File -> SHA-256 of its bytes."""
+
+  @property
+  def centres(self) -> Mapping[int, tuple[float, float, float]]:
+    """Vertebrae that its points or its mask show."""
 
   @property
   def voxels(self) -> str:
@@ -211,12 +217,17 @@ def identities(record: CaseLike) -> Iterator[tuple[str, str]]:
       yield "LiTS volume", str(int(number))
   if record.voxels:
     yield "same voxels", record.voxels[:16]
-  for name, digest in record.files.items():
-    if _is_of_one_patient(name):
-      yield "same file", digest[:16]
+  # Masks without a vertebra are alike; an image is known by its voxels.
+  if record.centres:
+    for name, digest in record.files.items():
+      if _is_of_one_patient(name):
+        yield "same file", digest[:16]
 
 
 def _is_of_one_patient(name: str) -> bool:
-  """Not a table of many cases, nor one level's mask, which may be empty."""
-  file = pathlib.PurePosixPath(name)
-  return file.suffix.lower() not in _TABLES and not _ONE_LEVEL.match(file.name)
+  """A volume, and not one level's mask, which may be empty.
+
+  Tables tell of many cases, and DICOM folders hold licences and viewers.
+  """
+  file = pathlib.PurePosixPath(name).name.lower()
+  return file.endswith(_VOLUMES) and not _ONE_LEVEL.match(file)
