@@ -21,6 +21,8 @@ class Row:
   split: str | None = None
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
   centres: Mapping = dataclasses.field(default_factory=lambda: {20: (0, 0, 0)})
+  mask_kind: str = "expert"
+  origin: str = "drawn"
   voxels: str = ""
 
 
@@ -153,6 +155,25 @@ def test_one_patient_under_two_names(one, two, reason):
 def test_two_patients_stay_two(one, two):
   records = [row(one.pop("case", "a"), **one), row(two.pop("case", "b"), **two)]
   assert [group.reasons for group in group_cases(records)] == [(), ()]
+
+
+@pytest.mark.parametrize(
+  "fields", [{"mask_kind": "synthetic"}, {"origin": "vf_jax phantom, seed 3"}]
+)
+def test_a_phantom_is_none_of_the_patients_it_is_named_after(fields):
+  names = ("sub-verse501", "liver_2", "volume-covid19-A-0003_ct")
+  for name in names:
+    real = row(name, subject="p")
+    phantom = row(f"{name}-2", subject="p", **fields)
+    other = row("x", subject=name, files={f"{name}.nii.gz": "1"}, **fields)
+    assert len(group_cases([real, phantom, other])) == 3
+  # Among themselves phantoms have subjects, and copies are copies.
+  twin = row("b", subject="p", **fields)
+  copy = row("c", voxels="1" * 64, **fields)
+  real = row("d", subject="p", voxels="1" * 64)
+  groups = group_cases([row("a", subject="p", **fields), twin, copy, real])
+  assert [group.cases for group in groups] == [("a", "b"), ("c", "d")]
+  assert groups[0].reasons == ("phantom verse/p",)
 
 
 def test_groups_join_by_way_of_others():

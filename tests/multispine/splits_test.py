@@ -28,6 +28,8 @@ class Row:
   split: str | None = None
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
   centres: Mapping = dataclasses.field(default_factory=dict)
+  mask_kind: str = "expert"
+  origin: str = "drawn"
   voxels: str = ""
 
 

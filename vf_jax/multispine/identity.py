@@ -23,6 +23,9 @@ from jaxtyping import Num
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.volume import Volume
 
+PHANTOM = "vf_jax phantom"
+"""How the origin of a phantom begins."""
+
 _HIGHEST_HU = 3071
 _BLOCK = 1 << 22
 # Exactly three digits: `dataset-verse19training` is the name of a release.
@@ -78,6 +81,14 @@ class CaseLike(Protocol):
   @property
   def centres(self) -> Mapping[int, tuple[float, float, float]]:
     """Vertebrae that its points or its mask show."""
+
+  @property
+  def mask_kind(self) -> str:
+    """'expert', 'network', 'synthetic' or 'none'."""
+
+  @property
+  def origin(self) -> str:
+    """Archive, version or DOI; phantoms say that they are phantoms."""
 
   @property
   def voxels(self) -> str:
@@ -203,7 +214,28 @@ def identities(record: CaseLike) -> Iterator[tuple[str, str]]:
   Yields:
     Kind and value; two cases that share one show the same patient.
   """
-  yield "subject", f"{record.source}/{record.subject}"
+  if _is_phantom(record):
+    # Its names are those of the archive that it imitates.
+    yield "phantom", f"{record.source}/{record.subject}"
+  else:
+    yield "subject", f"{record.source}/{record.subject}"
+    yield from _known_by_name(record)
+  if record.voxels:
+    yield "same voxels", record.voxels[:16]
+  # Masks without a vertebra are alike; an image is known by its voxels.
+  if record.centres:
+    for name, digest in record.files.items():
+      if _is_of_one_patient(name):
+        yield "same file", digest[:16]
+
+
+def _is_phantom(record: CaseLike) -> bool:
+  """By its origin too: a phantom without masks has none to call synthetic."""
+  return record.mask_kind == "synthetic" or record.origin.startswith(PHANTOM)
+
+
+def _known_by_name(record: CaseLike) -> Iterator[tuple[str, str]]:
+  """Scans that several archives hold, each under a name of its own."""
   names = " ".join((record.case, record.subject, record.series, *record.files))
   names = names.lower()
   # `sub-verse401_split-verse201` carries the names of both releases.
@@ -215,13 +247,6 @@ def identities(record: CaseLike) -> Iterator[tuple[str, str]]:
   for number in _MSD_LIVER.findall(names):
     if int(number) < _LITS_TRAINING:
       yield "LiTS volume", str(int(number))
-  if record.voxels:
-    yield "same voxels", record.voxels[:16]
-  # Masks without a vertebra are alike; an image is known by its voxels.
-  if record.centres:
-    for name, digest in record.files.items():
-      if _is_of_one_patient(name):
-        yield "same file", digest[:16]
 
 
 def _is_of_one_patient(name: str) -> bool:

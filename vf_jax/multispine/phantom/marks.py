@@ -14,11 +14,12 @@ from collections.abc import Iterable
 
 from vf_jax.io.text import read_text
 from vf_jax.multispine.case import Case
+from vf_jax.multispine.identity import PHANTOM
 
 TRUTH = "phantom.json"
 """Name of the file that makes a folder one of phantoms."""
 
-_FORMAT = "vf_jax phantom"
+_FORMAT = PHANTOM
 _MAX_BYTES = 256 << 20
 
 
