@@ -102,6 +102,25 @@ def test_files_of_one_name_are_told_apart(tmp_path):
   assert set(digests) == {"images/a.nii.gz", "labels/a.nii.gz"}
 
 
+def test_a_change_of_any_file_of_a_deep_folder_is_seen(tmp_path):
+  series = tmp_path / "patient"
+  for name in ("ser1/DICOM/IM1", "ser2/DICOM/IM1", "ser2/DICOM/IM2", "IM2"):
+    path = series / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(name)
+  case = case_of(image=series)
+  before = file_digests(case)
+  assert sorted(before) == [
+    "DICOM/IM2", "patient/IM2", "ser1/DICOM/IM1", "ser2/DICOM/IM1",
+  ]  # fmt: skip
+  for name in ("ser1/DICOM/IM1", "ser2/DICOM/IM1"):
+    whole = (series / name).read_text()
+    (series / name).write_text("x")
+    after = file_digests(case)
+    assert {n for n in before if before[n] != after[n]} == {name}
+    (series / name).write_text(whole)
+
+
 def test_without_points_the_bodies_of_a_subregion_mask_give_centres(tmp_path):
   codes, parts = np.zeros((2, 9, 8, 7), np.uint8)
   codes[2:5, 2:7, 4:6], codes[2:5, 2:7, 1:4] = 20, 21

@@ -7,7 +7,8 @@ import dataclasses
 import hashlib
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -116,13 +117,14 @@ def load(case: Case, digests: Mapping[str, str] | None = None) -> Loaded:
 
 
 def file_digests(case: Case) -> dict[str, str]:
-  """SHA-256 of every file of a case, by name below their common folder.
+  """SHA-256 of every file of a case.
 
   Args:
     case: what a source found.
 
   Returns:
-    Relative name -> digest; the same on every machine.
+    Name -> digest; the same on every machine. Files of one name go by as many
+    of the folders above them as it takes to tell them apart.
 
   Raises:
     InputError: if a file cannot be read.
@@ -144,15 +146,23 @@ def file_digests(case: Case) -> dict[str, str]:
         path, f"cannot be read ({error.strerror}).", "check the path."
       ) from error
     found[path] = digest
-  names = [path.name for path in found]
-  return {
-    path.name if names.count(path.name) == 1 else _short(path): digest
-    for path, digest in found.items()
-  }
+  names = _names(found)
+  return {names[path]: digest for path, digest in found.items()}
 
 
-def _short(path: pathlib.Path) -> str:
-  return "/".join(path.parts[-2:])
+def _names(files: Iterable[pathlib.Path]) -> dict[pathlib.Path, str]:
+  """A name for each file, without what differs from machine to machine."""
+  alike: dict[str, list[pathlib.Path]] = defaultdict(list)
+  for path in files:
+    alike[path.name].append(path)
+  names: dict[pathlib.Path, str] = {}
+  for name, paths in alike.items():
+    found, parts = [name] * len(paths), 1
+    while len(set(found)) < len(paths):
+      parts += 1
+      found = ["/".join(path.parts[-parts:]) for path in paths]
+    names |= dict(zip(paths, found))
+  return names
 
 
 def _companions(path: pathlib.Path) -> list[pathlib.Path]:
