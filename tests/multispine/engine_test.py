@@ -15,7 +15,12 @@ import pytest
 
 from vf_jax.errors import ConfigError
 from vf_jax.multispine import engine
-from vf_jax.multispine.engine import ATTEMPTS, WorkerDiedError, run_jobs
+from vf_jax.multispine.engine import (
+  ATTEMPTS,
+  WorkerDiedError,
+  available_memory,
+  run_jobs,
+)
 
 
 def _double(value):
@@ -56,6 +61,51 @@ def test_workers_are_replaced_and_every_job_is_done(monkeypatch):
   results = dict(run_jobs(_process, jobs, workers=1))
   assert sorted(results) == sorted(jobs)
   assert len(set(results.values())) == 3
+
+
+def _machine(root, available_gib, **files):
+  root.mkdir()
+  text = (
+    f"MemTotal: {64 << 20} kB\nMemFree: {1 << 20} kB\n"
+    f"MemAvailable:   {available_gib << 20} kB\n"
+  )
+  for name, content in {"proc/meminfo": text, **files}.items():
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+  return root
+
+
+def test_memory_is_what_files_give_back_and_groups_allow(tmp_path):
+  gib = 1 << 30
+  plain = _machine(tmp_path / "plain", 40)
+  assert available_memory(plain) == 40 * gib
+  group = {"proc/self/cgroup": "0::/job.slice/step\n"}
+  folder = "sys/fs/cgroup"
+  second = group | {
+    f"{folder}/job.slice/memory.max": f"{8 * gib}\n",
+    f"{folder}/job.slice/step/memory.max": "max\n",
+  }
+  assert available_memory(_machine(tmp_path / "v2", 40, **second)) == 8 * gib
+  assert available_memory(_machine(tmp_path / "full", 4, **second)) == 4 * gib
+  inside = {
+    "proc/self/cgroup": "0::/\n",
+    f"{folder}/memory.max": f"{6 * gib}\n",
+  }
+  assert available_memory(_machine(tmp_path / "box", 40, **inside)) == 6 * gib
+  first = {
+    "proc/self/cgroup": "4:cpu:/x\n3:hugetlb,memory:/docker/1\n0::/\n",
+    # In a container the group's own folder is not there.
+    f"{folder}/memory/memory.limit_in_bytes": f"{5 * gib}\n",
+    f"{folder}/cpu/x/memory.limit_in_bytes": "1\n",
+  }
+  assert available_memory(_machine(tmp_path / "v1", 40, **first)) == 5 * gib
+
+
+def test_where_linux_does_not_say_free_memory_counts(tmp_path):
+  pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  assert 0 < available_memory(tmp_path) <= pages
+  assert engine.default_workers() >= 1
 
 
 def test_a_killed_worker_costs_no_job(tmp_path):

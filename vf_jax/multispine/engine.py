@@ -11,6 +11,8 @@ import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
 import os
+import pathlib
+import re
 import sys
 import threading
 import time
@@ -37,8 +39,60 @@ class WorkerDiedError(Exception):
 def default_workers() -> int:
   """As many workers as cores that this process may use and memory feeds."""
   cores = len(os.sched_getaffinity(0))
-  pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-  return max(1, min(cores, pages // _MEMORY_PER_WORKER))
+  return max(1, min(cores, available_memory() // _MEMORY_PER_WORKER))
+
+
+def available_memory(root: pathlib.Path = pathlib.Path("/")) -> int:
+  """Bytes that this process and its children may still take.
+
+  What files occupy counts as available, as the kernel gives it back, and no
+  more than a container or a batch system allows.
+
+  Args:
+    root: folder that holds `proc` and `sys`.
+
+  Returns:
+    MemAvailable of the machine, at most the limit of any control group (of
+    version 1 or 2) that the process is in; free memory where Linux does not
+    say.
+  """
+  found = re.search(
+    r"^MemAvailable:\s*(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE
+  )
+  if found:
+    available = int(found[1]) << 10
+  else:
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  limits = [
+    int(text)
+    for path in _limit_files(root)
+    if (text := _text(path).strip()).isdecimal()
+  ]
+  return min([available, *limits])
+
+
+def _limit_files(root: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Where limits of memory are, from the own control group up to all."""
+  mount = root / "sys/fs/cgroup"
+  for line in _text(root / "proc/self/cgroup").splitlines():
+    _, _, rest = line.partition(":")
+    controllers, _, group = rest.partition(":")
+    if not controllers:
+      base, name = mount, "memory.max"
+    elif "memory" in controllers.split(","):
+      base, name = mount / "memory", "memory.limit_in_bytes"
+    else:
+      continue
+    own = pathlib.PurePosixPath(group.lstrip("/"))
+    for folder in (own, *own.parents):
+      yield base / folder / name
+
+
+def _text(path: pathlib.Path) -> str:
+  try:
+    return path.read_text()
+  except (OSError, ValueError):
+    return ""
 
 
 def run_jobs(
