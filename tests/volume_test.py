@@ -86,6 +86,8 @@ def test_grid_same_as():
   assert not grid.same_as(Grid(grid.shape, moved))
   assert grid.same_as(Grid(grid.shape, moved), atol=0.02)
   assert not grid.same_as(Grid((4, 5, 7), grid.affine))
+  assert grid.apart_mm(Grid(grid.shape, moved)) == pytest.approx(0.01)
+  assert grid.apart_mm(Grid((4, 5, 7), grid.affine)) == float("inf")
 
 
 @pytest.mark.parametrize(

@@ -111,11 +111,23 @@ class Grid:
     Returns:
       True if the shapes are equal and no voxel is further off than `atol`.
     """
+    return self.apart_mm(other) <= atol
+
+  def apart_mm(self, other: Grid) -> float:
+    """Tells how far two grids put the same voxel apart at most.
+
+    Args:
+      other: the grid to compare with.
+
+    Returns:
+      The largest distance of two corner voxels, mm; infinite if the shapes
+      differ.
+    """
     if self.shape != other.shape:
-      return False
+      return math.inf
     corners = _corners(self.shape, margin=0.0)
     apart = self.to_world(corners) - other.to_world(corners)
-    return bool(np.linalg.norm(apart, axis=1).max() <= atol)
+    return float(np.linalg.norm(apart, axis=1).max())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -153,6 +153,24 @@ def test_a_mask_stored_with_other_axes_is_turned_onto_its_image(tmp_path):
   assert any("turned to lie on it" in note for note in loaded.warnings)
 
 
+@pytest.mark.parametrize(("off_mm", "turns"), [(0.05, True), (0.2, False)])
+def test_a_turned_mask_may_have_a_rounded_header(tmp_path, off_mm, turns):
+  codes = np.zeros((9, 8, 7), np.uint8)
+  codes[2:5, 2:7, 4:6] = 20
+  turned = reorient(Volume(codes, AFFINE), "PIR")
+  affine = turned.affine.copy()
+  affine[0, 3] += off_mm
+  other = nib.Nifti1Image(np.ascontiguousarray(turned.voxels), affine)
+  other.header.set_xyzt_units("mm")
+  nib.save(other, tmp_path / "mask.nii.gz")
+  image = save(tmp_path / "ct.nii.gz", np.full((9, 8, 7), 40, np.int16))
+  loaded = load(case_of(image=image, mask=MaskFile(tmp_path / "mask.nii.gz")))
+  assert (loaded.labels.voxels.shape == codes.shape) == turns
+  if turns:
+    np.testing.assert_array_equal(loaded.labels.voxels, codes)
+    np.testing.assert_array_equal(loaded.stored_mask.voxels, codes)
+
+
 def test_a_dicom_series_tells_its_scanner_but_no_name(tmp_path):
   folder = tmp_path / "series"
   for name, pixels in enumerate(np.zeros((12, 6, 5), np.uint16)):

@@ -19,7 +19,7 @@ from vf_jax.io.ct import read_ct
 from vf_jax.io.lesions import LesionBox
 from vf_jax.labels import IGNORE
 from vf_jax.multispine.case import Case, CentroidFile, MaskFile, MaskFiles
-from vf_jax.multispine.checks.alignment import turned_like
+from vf_jax.multispine.checks.alignment import rounding_mm, turned_like
 from vf_jax.volume import Grid, Volume
 
 _BODY = 50  # of a vertebra, in TPTBox' sub-region masks
@@ -205,9 +205,10 @@ def _turned(
   image: Volume, stored: Volume | None, codes: Volume
 ) -> tuple[Volume | None, Volume]:
   """Gives a mask the axes of its image where both mean the same world."""
-  if image.grid.same_as(codes.grid):
+  tolerance_mm = rounding_mm(image.grid)
+  if image.grid.same_as(codes.grid, tolerance_mm):
     return stored, codes
-  turned = turned_like(codes, image.grid)
+  turned = turned_like(codes, image.grid, tolerance_mm)
   if turned is None:
     return stored, codes
   name = codes.source.path if codes.source else "mask"
@@ -217,7 +218,7 @@ def _turned(
     f"{''.join(image.axis_codes)}; turned to lie on it.",
   )
   if stored is not None:
-    stored = turned_like(stored, image.grid)
+    stored = turned_like(stored, image.grid, tolerance_mm)
   return stored, turned
 
 

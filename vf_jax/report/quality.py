@@ -24,6 +24,7 @@ from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.io.atomic import atomic_write
 from vf_jax.labels import BY_CODE, CODES, SACRUM
+from vf_jax.multispine.checks.alignment import rounding_mm
 from vf_jax.multispine.checks.check import Finding
 from vf_jax.multispine.checks.findings import SEVERITIES, in_words
 from vf_jax.multispine.checks.mask_findings import cut_codes
@@ -205,7 +206,7 @@ def _mask_on_grid(loaded: Loaded) -> UInt8[np.ndarray, "x y z"]:
   grid, labels = loaded.grid, loaded.labels
   if labels is None:
     return np.broadcast_to(np.uint8(0), grid.shape)
-  if labels.grid.same_as(grid):
+  if labels.grid.same_as(grid, rounding_mm(grid)):
     return labels.voxels
   return resample(labels.voxels, labels.grid, grid, order=0, fill=0)
 

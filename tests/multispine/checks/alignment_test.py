@@ -41,6 +41,39 @@ def test_other_axes_of_the_same_world_can_be_turned(pair):
   assert turned.grid.same_as(image.grid)
 
 
+def test_rounded_headers_are_noted_and_no_fault(pair):
+  image, labels = pair
+  affine = labels.affine.copy()
+  affine[0, 3] += 0.01
+  (found,) = check_alignment(image, Volume(labels.voxels, affine))
+  assert (found.severity, found.code) == ("note", "mask_rounded")
+  assert "up to 0.01 mm off" in found.message
+  affine[0, 3] += 0.2  # a tenth of a voxel is 0.2 mm
+  (found,) = check_alignment(image, Volume(labels.voxels, affine))
+  assert (found.severity, found.code) == ("error", "mask_grid")
+  assert "its middle lies 0.2 mm away" in found.message
+
+
+def test_a_small_turn_about_the_middle_is_told_in_mm(pair):
+  image, labels = pair
+  angle = np.radians(0.5)
+  turn = np.eye(4)
+  turn[:2, :2] = [
+    [np.cos(angle), -np.sin(angle)],
+    [np.sin(angle), np.cos(angle)],
+  ]
+  middle = np.eye(4)
+  shape = np.array(labels.voxels.shape)
+  middle[:3, 3] = labels.grid.to_world((shape[None] - 1) / 2)[0]
+  affine = middle @ turn @ np.linalg.inv(middle) @ labels.affine
+  turned = Volume(labels.voxels, affine)
+  (found,) = check_alignment(image, turned)
+  assert found.severity == "error"
+  apart = image.grid.apart_mm(turned.grid)
+  assert apart > 0.2
+  assert f"its corners lie up to {apart:.2f} mm away" in found.message
+
+
 def test_a_wrong_header_is_found_by_the_bone(pair):
   image, labels = pair
   other = _stored(reorient(labels, "IPL"), image.affine)
