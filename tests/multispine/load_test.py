@@ -132,6 +132,12 @@ def test_without_points_the_bodies_of_a_subregion_mask_give_centres(tmp_path):
   loaded = load(case)
   assert loaded.centre_kind == "subregions"
   assert loaded.centres == {20: (3.0, 5.0, 9.0), 21: (3.0, 5.0, 4.0)}
+  for axes in ("PIR", "LPS"):  # whatever axes they are stored with
+    turned = reorient(Volume(parts, AFFINE), axes)
+    other = nib.Nifti1Image(np.ascontiguousarray(turned.voxels), turned.affine)
+    other.header.set_xyzt_units("mm")
+    nib.save(other, tmp_path / "parts.nii.gz")
+    assert load(case).centres == loaded.centres
   save(tmp_path / "parts.nii.gz", parts[1:])
   with pytest.raises(InputError, match="another grid"):
     load(case)

@@ -274,8 +274,10 @@ def _read_masks(mask: MaskFiles) -> Volume:
 
 def _body_centres(path: pathlib.Path, codes: Volume) -> dict[int, Triple]:
   """Centres of mass of the bodies, mm RAS+."""
-  parts = _read_stored_labels(path)
-  if not parts.grid.same_as(codes.grid):
+  stored = _read_stored_labels(path)
+  # They are mostly stored as the mask was before it was turned.
+  parts = turned_like(stored, codes.grid, rounding_mm(codes.grid))
+  if parts is None:
     raise InputError(
       path, "lies on another grid than the vertebra mask.", "resample it."
     )
