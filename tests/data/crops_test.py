@@ -179,6 +179,26 @@ def test_boxes_in_sight_come_with_the_nearest_first(reader, drawn, cases):
   assert not read(reader, drawn, NECK)["box_mask"].any()
 
 
+def test_a_window_with_more_lesions_than_it_can_tell_of_teaches_none(
+  reader, drawn, cases
+):
+  record = cases["bone-2"].record
+  centres = np.array(record.boxes)[:, :3]
+  seen = {True: 0, False: 0}
+  for seed in range(60):
+    point = record.boxes[seed % 12][:3]
+    sample = read(reader, drawn, BONE, point, seed)
+    # The place is the first that is drawn.
+    rng = np.random.default_rng(seed)
+    shape = drawn.case(BONE).shape
+    places = centres - reader._start(shape, Target(BONE, "levels", point), rng)
+    inside = (places >= 0) & (places <= np.array(WINDOW) - 1)
+    complete = inside.all(axis=1).sum() <= MAX_BOXES
+    assert sample["has_lesions"] == complete
+    seen[bool(complete)] += 1
+  assert min(seen.values()) > 5
+
+
 def test_codes_and_flags_are_those_of_the_record(reader, drawn):
   sample = read(reader, drawn, NECK)
   known = [BY_NAME[name].code for name in ("C3", "C4", "C5", "C6")]

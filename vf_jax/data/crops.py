@@ -23,6 +23,8 @@ from vf_jax.multispine.store import StoredCase
 from vf_jax.multispine.tissues import OUTSIDE
 
 MAX_BOXES = 8
+"""Lesions that a window can tell of; the loss takes time for each of them."""
+
 SYNTHETIC = "synthetic"
 """Domain of samples with synthetic intensities."""
 
@@ -77,11 +79,13 @@ class WindowReader:
       # does the same with it on any number of hosts.
       "seed": rng.integers(0, 1 << 32, 2, dtype=np.uint32),
     }
-    for task in ("masks", "levels", "lesions"):
-      sample[f"has_{task}"] = np.bool_(
-        task in record.annotates and not (task == "lesions" and painted)
-      )
-    return sample | _centres(record, start) | _boxes(record, start, size)
+    for task in ("masks", "levels"):
+      sample[f"has_{task}"] = np.bool_(task in record.annotates)
+    boxes, complete = _boxes(record, start, size)
+    sample["has_lesions"] = np.bool_(
+      "lesions" in record.annotates and complete and not painted
+    )
+    return sample | _centres(record, start) | boxes
 
   def _arrays(self, case, start, size, painted) -> dict[str, Any]:
     """Reads what this sample needs; the rest of its fields is empty."""
@@ -160,17 +164,22 @@ def _centres(record: Record, start: Sequence[int]) -> dict[str, np.ndarray]:
 
 def _boxes(
   record: Record, start: Sequence[int], size: Sequence[int]
-) -> dict[str, np.ndarray]:
-  """The boxes in sight, those nearest to the middle first."""
+) -> tuple[dict[str, np.ndarray], bool]:
+  """The boxes in sight, nearest to the middle first; and if these are all.
+
+  NOTE: where some are left out, their places must not count as free of lesions.
+  """
   boxes = np.zeros((MAX_BOXES, 6), np.float32)
   mask = np.zeros(MAX_BOXES, bool)
+  complete = True
   if record.boxes:
     found = np.array(record.boxes, float)
     found[:, :3] -= start
     centre = found[:, :3]
     found = found[((centre >= 0) & (centre <= np.array(size) - 1)).all(axis=1)]
     away = np.linalg.norm(found[:, :3] - (np.array(size) - 1) / 2, axis=1)
+    complete = len(found) <= MAX_BOXES
     found = found[np.argsort(away, kind="stable")][:MAX_BOXES]
     boxes[: len(found)] = found
     mask[: len(found)] = True
-  return {"boxes": boxes, "box_mask": mask}
+  return {"boxes": boxes, "box_mask": mask}, complete

@@ -261,4 +261,9 @@ def test_lesions_grow_where_masks_are_known(quick, read, only, model):
     assert bool(batch.has_lesions[0]) == new[0].any()
     np.testing.assert_array_equal(batch.labels, before.labels)
     found += new.sum()
+    # One with more lesions than slots teaches none at all.
+    full = patches.replace(box_mask=patches.box_mask.at[0].set(True))
+    batch = grown(full)
+    assert not batch.has_lesions[0]
+    np.testing.assert_array_equal(batch.image[0], before.image[0])
   assert found > 4

@@ -173,7 +173,9 @@ def _image(key, patch: Patches, crop: _Crop):
 
 def _grow(key, image, patch: Patches, crop: _Crop, model, config):
   """Grows lesions where vertebrae are known; what is painted has no others."""
-  chance = jnp.where(patch.has_masks, config.lesion, 0.0)
+  # A window with more lesions than slots must not tell of any (`data.crops`).
+  overfull = patch.box_mask.all() & ~patch.has_lesions & ~patch.painted
+  chance = jnp.where(patch.has_masks & ~overfull, config.lesion, 0.0)
   image, boxes, real = lesions.grow(
     key, image, crop.labels, model.spacing_mm, chance
   )
