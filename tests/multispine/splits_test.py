@@ -80,6 +80,31 @@ def test_a_new_case_moves_no_other():
   assert group.cases == ("a0007", "a0007-second")
 
 
+def test_the_new_cases_that_can_move_others():
+  """As docs/data.md says: a second name of a patient, an official part."""
+  records = rows(200, split="train")
+  before = make_split(records, "s", 0, _SHARES)
+  carved = before.parts["validation"]
+  assert len(carved) > 5
+  more = [*records, Row("v", "a", "a", "p-v", split="validation")]
+  assert make_split(more, "s", 0, _SHARES).parts["validation"] == ("v",)
+
+  records = [
+    dataclasses.replace(r, voxels=f"{n:064d}")
+    for n, r in enumerate(rows(200, "b"))
+  ]
+  before = make_split(records, "s", 0, _SHARES)
+  for source, moves in (("a", True), ("c", False)):  # sorts before b or not
+    again = [
+      dataclasses.replace(r, case=f"{r.case}-2", source=source) for r in records
+    ]
+    after = make_split([*records, *again], "s", 0, _SHARES)
+    moved = [
+      r.case for r in records if after.part_of(r.case) != before.part_of(r.case)
+    ]
+    assert bool(moved) == moves
+
+
 def test_a_patient_never_crosses_parts():
   records = [
     Row(f"{n}-{series}", "a", "a", f"p{n}")

@@ -2,8 +2,11 @@
 """Splits that no patient crosses, in a file to be committed.
 
 A group of cases (see `identity`) goes to its part by a hash of the seed and
-its patient, so a case added later moves no other. The price is that parts of
-small domains differ from their share by chance; the file says the counts.
+its patient, so the number of cases moves none. A case added later moves others
+only if it joins their group (it links two, gives the patient a name that sorts
+before the old one, or an official part), or is the first official validation
+case of its source. The price is that parts of small domains differ from their
+share by chance; the file says the counts.
 """
 
 from __future__ import annotations
