@@ -59,6 +59,16 @@ def test_boxes_hold_all_that_changed_and_no_more(grown):
     np.testing.assert_allclose(box[3:], (last - first + 1) * EDGE_MM)
 
 
+def test_edges_are_of_the_lengths_that_the_documents_say(grown):
+  _, _, boxes, real = grown
+  edges = boxes[real][:, 3:]
+  low, high = np.percentile(edges, (5, 95))
+  # docs/data.md: 8-32 mm. Here a vertebra is 24 to 32 mm long.
+  assert 6 <= low <= 10
+  assert 26 <= high <= 34
+  assert edges.max() > 28
+
+
 def test_lesions_are_seen_and_of_several_kinds(grown):
   before, images, _, real = grown
   lytic = dense = 0
