@@ -82,8 +82,26 @@ def test_equal_time_says_who_is_better(same_job):
   text = "\n".join(equal_time.render({"runs": runs, "seconds": 5}))
   assert "| MONAI UNETR | 0.500 [0.500, 0.500] | +0.300 [0.300" in text
   assert "| MONAI SwinUNETR | 0.900 [0.900, 0.900] | -0.100 [-0.100" in text
-  wide = equal_time._interval(np.array([[0.1, 0.9], [0.2, 0.8]]))
+  wide = equal_time.interval(np.array([[0.1, 0.9], [0.2, 0.8]]))
   assert wide == "[0.100, 0.900]"
+
+
+def test_parts_of_the_recipe_stand_in_one_table(same_job):
+  study = importlib.import_module("recipe_study")
+  chest, demo = study.REAL
+  runs = [
+    {
+      "setting": name if name in study.NAMES[:3] else f"{name}, torch.compile",
+      "steps": 9, "seed": 0, "last_loss": 1.0,
+      "dice": {"p1": 0.2, "p2": 0.4, demo: 0.5}
+      | ({} if name == "default:-synthesis" else {chest: 0.6}),
+    }
+    for name in study.NAMES
+  ]  # fmt: skip
+  text = study.render({"facts": _FACTS, "seconds": 5, "runs": runs})
+  assert "| default | 9 | 0.600 | 0.500 | 0.300 [0.200, 0.400] |" in text
+  assert "| default:-synthesis | 9 | trained on | 0.500 | 0.300" in text
+  assert "| MONAI BasicUNet | 9 | 0.600 |" in text
 
 
 def test_a_goal_that_is_missed_is_called_so():

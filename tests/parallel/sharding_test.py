@@ -192,12 +192,14 @@ def test_depth_is_divided_through_convolutions(convolutional, shape):
 
 
 @pytest.mark.slow
-def test_half_precision_agrees_too(test_config):
-  loss, gradients = _reference(test_config, dtype="bfloat16").differs(
-    (1, 2, 2, 2)
-  )
-  assert loss < 3e-2
-  assert np.median(list(gradients.values())) < 3e-2
+@pytest.mark.parametrize("changes", [{}, CONVOLUTIONAL], ids=["cells", "unetr"])
+def test_half_precision_agrees_too(test_config, monkeypatch, changes):
+  monkeypatch.setattr(unetr, "_leaky_relu", jax.nn.silu)
+  reference = _reference(test_config, dtype="bfloat16", **changes)
+  for shape in ((1, 2, 2, 2), (2, 1, 1, 4), (1, 4, 1, 2)):
+    loss, gradients = reference.differs(shape)
+    assert loss < 3e-2
+    assert np.median(list(gradients.values())) < 3e-2
 
 
 @pytest.mark.parametrize("name", CONFIGS)
