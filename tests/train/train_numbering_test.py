@@ -201,3 +201,11 @@ def test_command_trains_measures_and_its_weights_number(tmp_path):
     for place, kind in zip(scan.points.tolist(), scan.kinds.tolist())
   ]
   assert isinstance(numberer(points).abstained, bool)
+
+
+def test_an_out_that_is_a_file_is_refused_first(tmp_path):
+  out = tmp_path / "taken"
+  out.write_text("mine")
+  with pytest.raises(InputError, match="cannot be made"):
+    train_numbering(tmp_path / "no.tar.xz", out)
+  assert out.read_text() == "mine"

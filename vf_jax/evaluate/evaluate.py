@@ -29,7 +29,7 @@ from vf_jax.evaluate.tables import (
   summary_markdown,
   vertebra_table,
 )
-from vf_jax.io.atomic import write_text
+from vf_jax.io.atomic import make_folder, write_text
 from vf_jax.multispine.engine import run_jobs
 from vf_jax.telemetry import run_facts
 
@@ -100,7 +100,7 @@ def evaluate(
   """
   matching = match_cases(predictions, references, patients)
   folder = pathlib.Path(out)
-  _make_folder(folder)
+  make_folder(folder)
   jobs = {pair.reference.name: (pair, measured) for pair in matching.pairs}
   found: dict[str, CaseMeasures] = {}
   refused: dict[str, str] = {}
@@ -148,15 +148,6 @@ def evaluate(
   for file, text in zip(FILES, texts):
     write_text(folder / file, text)
   return Evaluation(cases, measures, matching, refused, failed, lines)
-
-
-def _make_folder(folder: pathlib.Path) -> None:
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise InputError(
-      folder, f"cannot be made ({error.strerror}).", "change --out."
-    ) from error
 
 
 def _describe(

@@ -130,6 +130,23 @@ def _sync_folder(folder: str) -> None:
       os.close(descriptor)
 
 
+def make_folder(folder: pathlib.Path) -> None:
+  """Makes a folder for results, and those above it, unless it is there.
+
+  Args:
+    folder: of `--out`.
+
+  Raises:
+    InputError: if it cannot be made.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(
+      folder, f"cannot be made ({error.strerror}).", "change --out."
+    ) from error
+
+
 def replace_folder(part: pathlib.Path, target: pathlib.Path) -> None:
   """Puts a whole folder in the place of an older one, if there is any.
 

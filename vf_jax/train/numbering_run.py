@@ -13,8 +13,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
-from vf_jax.errors import InputError
-from vf_jax.io.atomic import write_text
+from vf_jax.io.atomic import make_folder, write_text
 from vf_jax.io.keypoints import is_held_back_by_verse, read_archive
 from vf_jax.io.named_arrays import write_arrays
 from vf_jax.labels import VERTEBRAE
@@ -57,12 +56,7 @@ def train_numbering(
     ConfigError: too many folds.
   """
   folder = pathlib.Path(out)
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise InputError(
-      folder, f"cannot be made ({error.strerror}).", "change --out."
-    ) from error
+  make_folder(folder)
   facts = {"date": datetime.date.today().isoformat(), **run_facts()}
   # Results are published; where the files lay on this machine is not.
   words = [os.path.basename(word) for word in facts["command"][1:]]
