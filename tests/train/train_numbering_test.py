@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from vf_jax.data.candidates import pad
-from vf_jax.errors import ConfigError
+from vf_jax.errors import ConfigError, InputError
 from vf_jax.infer.number_keypoints import load_numberer
 from vf_jax.io.keypoints import KINDS, read_archive
 from vf_jax.models.decoders.keypoint_numbering import KeypointBatch
 from vf_jax.train import numbering, numbering_config
 from vf_jax.train.numbering_augment import NumberingAugment, augment
+from vf_jax.train.numbering_run import train_numbering
 from vf_jax.train.numbering_scores import (
   ScanScore,
   coverage_curve,
@@ -207,5 +208,7 @@ def test_an_out_that_is_a_file_is_refused_first(tmp_path):
   out = tmp_path / "taken"
   out.write_text("mine")
   with pytest.raises(InputError, match="cannot be made"):
-    train_numbering(tmp_path / "no.tar.xz", out)
+    train_numbering(
+      tmp_path / "no.tar.xz", out, numbering_config.NumberingConfig()
+    )
   assert out.read_text() == "mine"
