@@ -270,7 +270,7 @@ def test_old_leftovers_of_killed_runs_are_removed(quick, scans, tmp_path):
   out = tmp_path / "out"
   for name in (".a.01234567.part", ".a.89abcdef.old", ".b.01234567.part"):
     (out / name).mkdir(parents=True)
-    (out / name / "half").write_text("x")
+    (out / name / f"{name[1]}_lesions.json").write_text("x")
   for name in (".a.01234567.part", ".a.89abcdef.old"):
     os.utime(out / name, (1, 1))
   run(quick, scans, out)
@@ -635,12 +635,14 @@ def test_what_killed_runs_left_a_day_ago_is_swept(quick, scans, tmp_path):
     out / ".failures" / ".vf-0123456789abcdef.part",
   ]
   young = out / ".c.deadbeef.part" / "c_lesions.json"
-  for path in (*left, young):
+  mine = out / ".backup.20260101.old" / "thesis.txt"
+  for path in (*left, young, mine):
     path.parent.mkdir(exist_ok=True, parents=True)
     path.touch()
   tops = [p if p.suffix == ".part" else p.parent for p in left]
-  for top in tops:
+  for top in (*tops, mine.parent):
     os.utime(top, (1e9, 1e9))
   assert run(quick, scans, out).skipped == ("a", "b", "c", "d")
   assert not any(top.exists() for top in tops)
   assert young.exists()
+  assert mine.exists()

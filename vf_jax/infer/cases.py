@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fnmatch
 import json
 import os
 import pathlib
@@ -169,12 +170,11 @@ def check_target(out: pathlib.Path, case: str) -> None:
       target, "is in the way: not a folder.", "remove it, or change --out."
     )
   if target.is_dir():
-    own = {RUN, ".DS_Store", *(f"{case}{suffix}" for suffix in _SUFFIXES)}
     held: list[str] = []
     # Another run may take the old folder away at this very moment.
     with contextlib.suppress(FileNotFoundError):
       held = os.listdir(target)
-    foreign = sorted(set(held) - own)
+    foreign = sorted(set(held) - _files_of(case))
     if foreign:
       raise InputError(
         target,
@@ -195,6 +195,11 @@ def check_target(out: pathlib.Path, case: str) -> None:
     raise OutputError(
       out, f"{above} is not writable.", "change its permissions, or --out."
     )
+
+
+def _files_of(case: str) -> set[str]:
+  """What the folder of a case may hold."""
+  return {RUN, ".DS_Store", *(f"{case}{suffix}" for suffix in _SUFFIXES)}
 
 
 def room_for_names(out: pathlib.Path) -> int:
@@ -263,21 +268,27 @@ def _write_case(
 def drop_leftovers(out: pathlib.Path) -> None:
   """Removes what runs that were killed a day ago or more left half-written.
 
-  NOTE: younger ones may belong to another run that is still writing.
+  NOTE: younger ones may belong to another run that is still writing, and a
+  hidden folder that holds anything else than a case's files is not ours.
 
   Args:
     out: folder of all cases; it need not be there yet.
   """
-  found = [*out.glob(".*.????????.*"), *out.glob(PARTS)]
-  for path in (*found, *out.glob(f"{FAILURES}/{PARTS}")):
+  for path in (*out.glob(PARTS), *out.glob(f"{FAILURES}/{PARTS}")):
     with contextlib.suppress(OSError):
-      old = time.time() - path.stat().st_mtime > _STALE_SECONDS
-      if path.suffix not in (_PART, OLD) or not old:
-        continue
-      if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-      else:
+      if path.is_file() and _is_stale(path):
         path.unlink()
+  for path in out.glob(".*.????????.*"):
+    case = path.name[1:].rsplit(".", 2)[0]
+    with contextlib.suppress(OSError):
+      held = {n for n in os.listdir(path) if not fnmatch.fnmatch(n, PARTS)}
+      ours = path.suffix in (_PART, OLD) and held <= _files_of(case)
+      if ours and _is_stale(path):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_stale(path: pathlib.Path) -> bool:
+  return time.time() - path.stat().st_mtime > _STALE_SECONDS
 
 
 def _centroids(result: CaseResult) -> Centroids:
