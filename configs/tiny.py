@@ -124,6 +124,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "checkpoint_every": 200,
       "keep": 2,
       "init": "",
+      "only": (),
     }
   )
   config.mesh = ConfigDict({"data": 1, "fsdp": 1, "tensor": 1, "context": 1})

@@ -384,6 +384,8 @@ class TrainConfig:
     keep: latest checkpoints kept beside the best one.
     init: weights or run to start from, parameter by parameter of the same name
       and shape; '' draws all.
+    only: parts of the network that learn, by the first name of their parameters
+      ('lesion', 'numbering'); all others stay as `init` gave them. () is all.
   """
 
   steps: int
@@ -393,6 +395,7 @@ class TrainConfig:
   checkpoint_every: int
   keep: int
   init: str = ""
+  only: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
     check_positive(
@@ -400,6 +403,11 @@ class TrainConfig:
     )
     if self.seed < 0:
       raise ConfigError(f"train.seed={self.seed} is negative. Fix: use 0.")
+    if self.only and not self.init:
+      raise ConfigError(
+        f"train.only={list(self.only)} leaves the rest of the network as it "
+        "starts, which is at random. Fix: name weights by train.init."
+      )
 
 
 @dataclasses.dataclass(frozen=True)

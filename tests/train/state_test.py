@@ -11,10 +11,12 @@ import numpy as np
 import optax
 import pytest
 
+from vf_jax.errors import ConfigError
 from vf_jax.train.state import (
   adopt,
   init_params,
   init_state,
+  learning,
   make_optimizer,
 )
 
@@ -147,3 +149,14 @@ def test_gradients_are_clipped_as_a_whole(test_config):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs
   )
+
+
+def test_parts_that_learn_are_named(state):
+  chosen = learning(state.params, ("lesion",))
+  for name, part in chosen.items():
+    assert set(jax.tree.leaves(part)) == {name == "lesion"}
+  assert all(jax.tree.leaves(learning(state.params, ())))
+  with pytest.raises(
+    ConfigError, match=r"'lesions'.*Fix: use some of .*lesion"
+  ):
+    learning(state.params, ("lesion", "lesions"))

@@ -216,3 +216,26 @@ def test_variances_are_learned_beside_the_network(test_config, batches):
   learned = state.params[TASK_LOG_VARIANCE]
   assert set(learned) == set(config.loss.weights)
   assert all(float(value) != 0 for value in learned.values())
+
+
+def test_only_the_parts_named_change(test_config, start, batches):
+  train = dataclasses.replace(test_config.train, only=("lesion",), init="w")
+  config = dataclasses.replace(test_config, train=train)
+  step = jax.jit(make_train_step(config))
+  before = start().params
+  state = init_state(config).replace(params=before, ema=before)
+  for batch in batches[:3]:
+    state, _ = step(_at_peak(state), batch)
+  for found in (host(state.params), host(state.ema)):
+    same = dict(found) | {"lesion": host(before)["lesion"]}
+    assert_same(same, before)
+    moved = jax.tree.map(
+      lambda a, b: bool((a != b).any()), found["lesion"], host(before)["lesion"]
+    )
+    assert all(jax.tree.leaves(moved))
+  moments = jax.tree_util.tree_leaves_with_path(state.opt_state)
+  names = {
+    jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in moments
+  }
+  assert any("lesion" in name for name in names)
+  assert not any("transformer" in name for name in names)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -14,6 +15,7 @@ import optax
 from jaxtyping import Array, Key
 
 from vf_jax.config import Config
+from vf_jax.errors import ConfigError
 from vf_jax.models.vertebraformer import VertebraFormer
 
 Params = Any
@@ -46,6 +48,8 @@ class TrainState:
 def make_optimizer(config: Config) -> optax.GradientTransformation:
   """Clipping and AdamW on a warm-up cosine; decay on kernels only.
 
+  Parameters that do not learn (`train.only`) have no moments.
+
   Args:
     config: the experiment.
 
@@ -60,7 +64,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     decay_steps=config.train.steps,
     end_value=0.01 * o.learning_rate,
   )
-  return optax.chain(
+  learn = optax.chain(
     optax.clip_by_global_norm(o.clip_norm),
     optax.adamw(
       schedule,
@@ -71,6 +75,40 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
       ),
     ),
   )
+  if not config.train.only:
+    return learn
+  return optax.partition(
+    {True: learn, False: optax.set_to_zero()},
+    lambda params: learning(params, config.train.only),
+  )
+
+
+def learning(params: Params, only: Sequence[str]) -> Any:
+  """Which parameters learn.
+
+  Args:
+    params: of the network.
+    only: first names of those that do; none for all.
+
+  Returns:
+    The same tree of bools.
+
+  Raises:
+    ConfigError: if the network has no part of such a name.
+  """
+  missing = sorted(set(only) - set(params))
+  if missing:
+    raise ConfigError(
+      f"train.only names '{missing[0]}', which is no part of this network. "
+      f"Fix: use some of {sorted(params)}."
+    )
+
+  def fill(part, learns: bool):
+    return jax.tree.map(lambda _: learns, part)
+
+  return {
+    name: fill(part, not only or name in only) for name, part in params.items()
+  }
 
 
 def init_params(config: Config, key: Key[Array, ""]) -> Params:

@@ -22,6 +22,7 @@ from vf_jax.train.state import (
   TASK_LOG_VARIANCE,
   TrainState,
   init_state,
+  learning,
   make_optimizer,
 )
 
@@ -78,9 +79,17 @@ def make_train_step(config: Config) -> Step:
 
   def differentiate(params, patches: Patches, key):
     batch = augment(patches, config.model, config.data.augment)
-    (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(
-      params, batch, key
-    )
+
+    def of_learning(params):
+      # Nothing is differentiated for the sake of what stays as it is.
+      held = jax.tree.map(
+        lambda learns, p: p if learns else jax.lax.stop_gradient(p),
+        learning(params, config.train.only),
+        params,
+      )
+      return loss(held, batch, key)
+
+    (_, sums), grads = jax.value_and_grad(of_learning, has_aux=True)(params)
     return grads, sums
 
   def train_step(
@@ -98,7 +107,7 @@ def make_train_step(config: Config) -> Step:
     done = state.step.astype(jnp.float32)
     decay = jnp.minimum(config.optim.ema, (1 + done) / (10 + done))
     ema = jax.tree.map(
-      lambda old, new: decay * old + (1 - decay) * new, state.ema, params
+      lambda old, new: old + (1 - decay) * (new - old), state.ema, params
     )
     sums = sums | {"grad_norm": (optax.tree.norm(grads), jnp.ones(()))}
     return (
