@@ -205,6 +205,9 @@ def test_another_model_is_refused_before_anything_is_read(run, test_config):
   loss = dataclasses.replace(test_config.loss, weighting="uncertainty")
   with pytest.raises(InputError, match=r"trained with loss\.weighting=fixed"):
     restore(run, dataclasses.replace(test_config, loss=loss))
+  train = dataclasses.replace(test_config.train, only=("lesion",), init="w")
+  with pytest.raises(InputError, match=r"trained with train\.only=\(\)"):
+    restore(run, dataclasses.replace(test_config, train=train))
   # Everything else of the experiment may change between two starts.
   data = dataclasses.replace(test_config.data, foreground=0.1)
   restore(run, dataclasses.replace(test_config, data=data))
@@ -274,10 +277,15 @@ def test_export_replaces_nothing_else(uninterrupted, tmp_path):
 
 def test_weights_are_for_any_device(uninterrupted, test_config, tmp_path):
   model = dataclasses.replace(test_config.model, attention="cudnn")
-  config = dataclasses.replace(test_config, model=model)
+  # Weights of a part that learned alone are as whole as any.
+  train = dataclasses.replace(test_config.train, only=("lesion",), init="w")
+  config = dataclasses.replace(test_config, model=model, train=train)
   params = checkpoint.load(uninterrupted.workdir)[1]
   checkpoint.write_weights(config, params, tmp_path / "weights")
-  assert checkpoint.load(tmp_path / "weights")[0].model.attention == "auto"
+  found, _, _ = checkpoint.load(tmp_path / "weights")
+  assert found.model.attention == "auto"
+  assert found.train.init == ""
+  assert found.train.only == ()
 
 
 def test_a_changed_byte_in_the_weights_is_refused(exported, tmp_path):

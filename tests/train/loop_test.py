@@ -241,3 +241,17 @@ def test_more_domains_than_prototypes_are_refused(test_config, tmp_path):
   with pytest.raises(ConfigError, match=r"3 domains .*prototypes=3") as e:
     train(config, tmp_path / "run")
   assert "Fix: model.prototypes=4" in str(e.value)
+
+
+def test_what_would_stay_at_random_is_refused(
+  uninterrupted, test_config, tmp_path
+):
+  settings = dataclasses.replace(
+    test_config.train, init=str(uninterrupted.workdir), only=("lesion",)
+  )
+  model = dataclasses.replace(test_config.model, sequence_depth=3)
+  config = dataclasses.replace(test_config, model=model, train=settings)
+  with pytest.raises(
+    ConfigError, match=r"has no numbering/\S+2\S* .*leave it at random.*Fix: "
+  ):
+    train(config, tmp_path / "run")

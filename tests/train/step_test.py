@@ -218,8 +218,11 @@ def test_variances_are_learned_beside_the_network(test_config, batches):
   assert all(float(value) != 0 for value in learned.values())
 
 
-def test_only_the_parts_named_change(test_config, start, batches):
-  train = dataclasses.replace(test_config.train, only=("lesion",), init="w")
+@pytest.mark.parametrize("parts", [1, 2])
+def test_only_the_parts_named_change(test_config, start, batches, parts):
+  train = dataclasses.replace(
+    test_config.train, only=("lesion",), init="w", micro_batches=parts
+  )
   config = dataclasses.replace(test_config, train=train)
   step = jax.jit(make_train_step(config))
   before = start().params
@@ -227,15 +230,12 @@ def test_only_the_parts_named_change(test_config, start, batches):
   for batch in batches[:3]:
     state, _ = step(_at_peak(state), batch)
   for found in (host(state.params), host(state.ema)):
-    same = dict(found) | {"lesion": host(before)["lesion"]}
-    assert_same(same, before)
+    assert_same(found | {"lesion": host(before)["lesion"]}, before)
     moved = jax.tree.map(
       lambda a, b: bool((a != b).any()), found["lesion"], host(before)["lesion"]
     )
     assert all(jax.tree.leaves(moved))
-  moments = jax.tree_util.tree_leaves_with_path(state.opt_state)
-  names = {
-    jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in moments
-  }
-  assert any("lesion" in name for name in names)
-  assert not any("transformer" in name for name in names)
+  learn = jax.tree.structure(before["lesion"]).num_leaves
+  assert (
+    len([m for m in jax.tree.leaves(state.opt_state) if m.ndim]) <= 2 * learn
+  )

@@ -187,6 +187,7 @@ def _shaping(config: Config) -> dict[str, Any]:
   model = config.to_dict()["model"]
   found = {f"model.{k}": v for k, v in model.items() if k not in _FREE}
   found["loss.weighting"] = config.loss.weighting
+  found["train.only"] = config.train.only
   if config.loss.weighting == "uncertainty":  # one parameter a task
     losses = config.to_dict()["loss"]
     del losses["weighting"]
@@ -269,6 +270,7 @@ def _write_weights(
   values = config.to_dict()
   # Paths of this machine are of no use elsewhere.
   values["data"]["store"] = values["train"]["init"] = ""
+  values["train"]["only"] = ()  # it belongs to `init`
   # Nor is a kernel of the devices that it was trained on.
   values["model"]["attention"] = "auto"
   (temporary / _CONFIG).write_text(json.dumps(values, indent=1) + "\n", "utf-8")

@@ -31,7 +31,7 @@ from vf_jax.parallel.mesh import make_mesh
 from vf_jax.parallel.sharding import data_shard, state_shardings
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
 from vf_jax.train.checkpoint import Checkpoints, load
-from vf_jax.train.state import TrainState, adopt, init_state
+from vf_jax.train.state import TASK_LOG_VARIANCE, TrainState, adopt, init_state
 from vf_jax.train.step import jit_train_step, place_batch
 
 
@@ -150,6 +150,14 @@ def _adopt(state: TrainState, config: Config) -> TrainState:
     raise ConfigError(
       f"train.init={config.train.init} shares no parameter with the model. "
       "Fix: name weights of the same decoder and sizes."
+    )
+  only = {*config.train.only, TASK_LOG_VARIANCE}
+  still = [name for name in fresh if name.split("/")[0] not in only]
+  if config.train.only and still:
+    raise ConfigError(
+      f"train.init={config.train.init} has no {still[0]} of this shape, and "
+      f"train.only={list(config.train.only)} would leave it at random. Fix: "
+      "name weights of the same sizes, or let that part learn, too."
     )
   logging.info(
     "%d of %d parameters start from %s; drawn: %s",

@@ -34,7 +34,7 @@ class TrainState:
     step: steps done, int32 scalar.
     params: parameters, float32.
     ema: averaged parameters, used for prediction.
-    opt_state: of the optimizer.
+    opt_state: of the optimizer, for the parameters that learn.
     key: root of all randomness on the device.
   """
 
@@ -47,8 +47,6 @@ class TrainState:
 
 def make_optimizer(config: Config) -> optax.GradientTransformation:
   """Clipping and AdamW on a warm-up cosine; decay on kernels only.
-
-  Parameters that do not learn (`train.only`) have no moments.
 
   Args:
     config: the experiment.
@@ -64,7 +62,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     decay_steps=config.train.steps,
     end_value=0.01 * o.learning_rate,
   )
-  learn = optax.chain(
+  return optax.chain(
     optax.clip_by_global_norm(o.clip_norm),
     optax.adamw(
       schedule,
@@ -75,23 +73,17 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
       ),
     ),
   )
-  if not config.train.only:
-    return learn
-  return optax.partition(
-    {True: learn, False: optax.set_to_zero()},
-    lambda params: learning(params, config.train.only),
-  )
 
 
-def learning(params: Params, only: Sequence[str]) -> Any:
-  """Which parameters learn.
+def learned(params: Params, only: Sequence[str]) -> Params:
+  """The parameters that learn.
 
   Args:
     params: of the network.
-    only: first names of those that do; none for all.
+    only: names of the parts that do; none for all.
 
   Returns:
-    The same tree of bools.
+    These parts.
 
   Raises:
     ConfigError: if the network has no part of such a name.
@@ -102,13 +94,7 @@ def learning(params: Params, only: Sequence[str]) -> Any:
       f"train.only names '{missing[0]}', which is no part of this network. "
       f"Fix: use some of {sorted(params)}."
     )
-
-  def fill(part, learns: bool):
-    return jax.tree.map(lambda _: learns, part)
-
-  return {
-    name: fill(part, not only or name in only) for name, part in params.items()
-  }
+  return {name: params[name] for name in only} if only else params
 
 
 def init_params(config: Config, key: Key[Array, ""]) -> Params:
@@ -155,7 +141,7 @@ def init_state(config: Config) -> TrainState:
     step=jnp.zeros((), jnp.int32),
     params=params,
     ema=jax.tree.map(jnp.copy, params),
-    opt_state=make_optimizer(config).init(params),
+    opt_state=make_optimizer(config).init(learned(params, config.train.only)),
     key=root,
   )
 

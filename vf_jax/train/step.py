@@ -22,7 +22,7 @@ from vf_jax.train.state import (
   TASK_LOG_VARIANCE,
   TrainState,
   init_state,
-  learning,
+  learned,
   make_optimizer,
 )
 
@@ -75,21 +75,16 @@ def make_train_step(config: Config) -> Step:
     denominator) sums, divided on the host.
   """
   loss = make_loss(config)
-  optimizer = make_optimizer(config)
+  optimizer, only = make_optimizer(config), config.train.only
 
   def differentiate(params, patches: Patches, key):
     batch = augment(patches, config.model, config.data.augment)
 
-    def of_learning(params):
-      # Nothing is differentiated for the sake of what stays as it is.
-      held = jax.tree.map(
-        lambda learns, p: p if learns else jax.lax.stop_gradient(p),
-        learning(params, config.train.only),
-        params,
-      )
-      return loss(held, batch, key)
+    def of_learned(part):
+      return loss(params | part, batch, key)
 
-    (_, sums), grads = jax.value_and_grad(of_learning, has_aux=True)(params)
+    own = learned(params, only)
+    (_, sums), grads = jax.value_and_grad(of_learned, has_aux=True)(own)
     return grads, sums
 
   def train_step(
@@ -101,8 +96,9 @@ def make_train_step(config: Config) -> Step:
       grads, sums = differentiate(state.params, patches, key)
     else:
       grads, sums = _in_turn(differentiate, state.params, patches, key, parts)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    own = learned(state.params, only)
+    updates, opt_state = optimizer.update(grads, state.opt_state, own)
+    params = state.params | optax.apply_updates(own, updates)
     # A short memory at first, so that the average is not that of the start.
     done = state.step.astype(jnp.float32)
     decay = jnp.minimum(config.optim.ema, (1 + done) / (10 + done))
