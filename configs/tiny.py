@@ -49,6 +49,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "attention": "xla",
       "identification": True,
       "lesion": True,
+      "lesion_channels": 0,
       "modulation": "prototype",
       "modulation_version": 2,
       "modulate": "both",

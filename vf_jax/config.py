@@ -55,6 +55,8 @@ class ModelConfig:
     identification: bodies are found by offsets and numbered as a sequence;
       without it every voxel gets a level of its own, as in UNETR.
     lesion: whether there is a lesion decoder.
+    lesion_channels: width of its own convolutional block, which sees how bone
+      differs from the bone around it; 0 for no block.
     modulation: 'none', 'film' (descriptor only) or 'prototype'.
     modulation_version: of the unit; 1 only for weights that were made with
       it.
@@ -101,13 +103,16 @@ class ModelConfig:
   remat: Literal["none", "full", "dots", "names", "offload"]
   dtype: Literal["float32", "bfloat16"]
   edge_gains: bool = False
+  lesion_channels: int = 0
 
   def __post_init__(self) -> None:
     check_positive(
       self, "token", "dim", "channels", "depth", "heads", "mlp_ratio",
       "feature_size", "sequence_dim", "max_points",
     )  # fmt: skip
-    check_not_negative(self, "stem_blocks", "decoder_blocks", "sequence_depth")
+    check_not_negative(
+      self, "stem_blocks", "decoder_blocks", "lesion_channels", "sequence_depth"
+    )
     self._check_decoder()
     if self.token % STEM_STRIDE:
       raise ConfigError(
@@ -135,6 +140,12 @@ class ModelConfig:
     if not 0.3 <= self.spacing_mm <= 10:
       raise ConfigError(
         f"model.spacing_mm={self.spacing_mm} is outside 0.3-10 mm. Fix: 2.0."
+      )
+    if self.lesion_channels and not self.lesion:
+      raise ConfigError(
+        f"model.lesion_channels={self.lesion_channels} belongs to the lesion "
+        "decoder, which model.lesion=False leaves out. Fix: "
+        "model.lesion_channels=0."
       )
     check_probability(self, "prototype_dropout")
     self._check_modulation()

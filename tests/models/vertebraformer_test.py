@@ -249,3 +249,34 @@ def test_gradients_reach_every_part(test_config):
     if not float(jnp.abs(g).max()) > 0
   ]
   assert dead == []
+
+
+@pytest.mark.parametrize("decoder", ["unetr", "subvoxel"])
+def test_the_block_of_the_lesion_decoder_sees_contrast_and_bends_no_masks(
+  test_config, decoder
+):
+  changes = SMALL_BASE if decoder == "unetr" else {}
+  config = _model(test_config, **changes, lesion_channels=8)
+  inputs = _inputs(config, batch=1)
+  model = VertebraFormer(config.model)
+  params = model.init(jax.random.key(0), *inputs)["params"]
+  run = jax.jit(lambda p: model.apply({"params": p}, *inputs))
+  found = run(params)
+
+  lesion = params["lesion"]
+  blind = lesion | {
+    "contrast": jax.tree.map(jnp.zeros_like, lesion["contrast"])
+  }
+  unseen = run(params | {"lesion": blind})
+  assert not np.allclose(unseen.lesions.heat, found.lesions.heat, atol=1e-3)
+
+  def heat(p):
+    return model.apply({"params": p}, *inputs).lesions.heat.sum()
+
+  grads = jax.jit(jax.grad(heat))(params)
+  assert all(
+    jnp.any(g != 0) for g in jax.tree.leaves(grads["lesion"]["block"]["conv1"])
+  )
+  masks = "segmentation" if decoder == "subvoxel" else "out"
+  bent = grads[masks] if masks in grads else grads["decoder"][masks]
+  assert not any(jnp.any(g != 0) for g in jax.tree.leaves(bent))

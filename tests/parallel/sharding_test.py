@@ -48,6 +48,7 @@ CONVOLUTIONAL = {
   "depth": 4,
   "positions": "learned",
   "deep_supervision": True,
+  "lesion_channels": 8,
 }
 
 
@@ -153,7 +154,7 @@ def _reference(test_config, **changes):
 
 @pytest.fixture(scope="module")
 def subvoxel(test_config):
-  return _reference(test_config)
+  return _reference(test_config, lesion_channels=8)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import math
 import jax.numpy as jnp
 
 from vf_jax.config import STEM_STRIDE, ModelConfig
+from vf_jax.models.contrast import FEATURES, count_smoothing
 from vf_jax.models.vertebraformer import INSTANCE_OUTPUTS, LEVEL_CLASSES
 
 _WINDOWS = 2  # intensity windows that the network sees
@@ -94,8 +95,14 @@ def count_cost(config: ModelConfig) -> Cost:
   kept += tokens * (packed + c.depth * in_block * c.dim + c.dim)
   single = outputs * voxels  # outputs and their losses are float32
   if c.lesion:
-    parts["lesion"] = 2 * cells * c.channels * (width + _BOX)
-    kept += cells * (width + c.channels)
+    hidden, each = c.lesion_channels or c.channels, width + _BOX
+    contrast = 0
+    if c.lesion_channels:
+      each += FEATURES + (1 + 2 * 27) * hidden
+      contrast = count_smoothing(c.crop)
+      kept += cells * (FEATURES + 5 * hidden)
+    parts["lesion"] = 2 * cells * hidden * each + contrast
+    kept += cells * (width + hidden)
     single += _BOX * cells
   size = jnp.dtype(c.dtype).itemsize
   return Cost(parts, attention, size * kept + 4 * single)

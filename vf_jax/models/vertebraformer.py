@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vf_jax.config import STEM_STRIDE, ModelConfig
 from vf_jax.labels import VERTEBRAE
+from vf_jax.models.contrast import bone_contrast
 from vf_jax.models.decoders.lesion import LesionHead, LesionMaps
 from vf_jax.models.decoders.numbering import (
   ChainScores,
@@ -152,7 +153,9 @@ class VertebraFormer(nn.Module):
         dtype=dtype,
       )
     if c.lesion:
-      self.lesion = LesionHead(hidden=c.channels, dtype=dtype)
+      self.lesion = LesionHead(
+        hidden=c.lesion_channels or c.channels, dtype=dtype
+      )
     if c.identification:
       self.numbering = NumberingDecoder(
         width=c.sequence_dim, depth=c.sequence_depth, dtype=dtype
@@ -198,12 +201,21 @@ class VertebraFormer(nn.Module):
       )
       scores = self.numbering(evidence, points * c.spacing_mm, point_mask)
     fine = _read(found.masks, c.identification)
+    lesions = None
+    if c.lesion:
+      contrast = None
+      if c.lesion_channels:
+        contrast = constrain(
+          bone_contrast(image, fine.logits, c.spacing_mm), *_CELLS
+        )
+      _, decoder = self._modulated(found.domain)
+      lesions = self.lesion(found.cells, contrast, decoder)
     return Outputs(
       logits=fine.logits,
       offsets=fine.offsets,
       levels=fine.levels,
       coarse=tuple(_read(raw, c.identification) for raw in found.coarse),
-      lesions=self.lesion(found.cells) if c.lesion else None,
+      lesions=lesions,
       domain=found.domain,
       evidence=evidence,
       chain=scores,

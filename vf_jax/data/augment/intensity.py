@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from vf_jax.config import AugmentConfig
+from vf_jax.ops.separable import apply_along_axes, gaussian
 
 _GAMMA = 0.15  # standard deviation of the log exponent
 _BONE_HU = 1500.0  # end of the range that the exponent bends
@@ -71,42 +72,6 @@ def rescan(
   if config.noise:
     image = image + strength * _noise(grain, image.shape, pitch, phase, draw)
   return image, _spacing(spacing_mm, pitch * edge_mm, edge_mm)
-
-
-def apply_along_axes(
-  image: Float[Array, "depth height width"],
-  matrices: Sequence[Array],
-) -> Float[Array, "depth height width"]:
-  """Applies one linear operator along each axis.
-
-  Args:
-    image: any.
-    matrices: of depth, height and width, square.
-
-  Returns:
-    The image after all three.
-  """
-  d, h, w = matrices
-  # NOTE: highest precision, or TPUs and GPUs would round HU to 8-11 bits.
-  image = jnp.einsum("dhw,kw->dhk", image, w, precision="highest")
-  image = jnp.einsum("dhw,kh->dkw", image, h, precision="highest")
-  return jnp.einsum("dhw,kd->khw", image, d, precision="highest")
-
-
-def gaussian(size: int, sigma: Float[Array, ""]) -> Float[Array, "n n"]:
-  """Blur along one axis.
-
-  Args:
-    size: voxels of the axis.
-    sigma: standard deviation, voxels; 0 gives the identity.
-
-  Returns:
-    Rows that sum to 1, at the borders too.
-  """
-  place = jnp.arange(size, dtype=jnp.float32)
-  away = place[:, None] - place[None, :]
-  weight = jnp.exp(-0.5 * (away / jnp.maximum(sigma, 1e-2)) ** 2)
-  return weight / weight.sum(axis=1, keepdims=True)
 
 
 def thicken(

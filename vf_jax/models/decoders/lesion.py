@@ -8,7 +8,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vf_jax.models.layers import Dense
+from vf_jax.models.layers import ConvBlock, Dense, Domain
 
 
 @flax.struct.dataclass
@@ -29,8 +29,12 @@ class LesionMaps:
 class LesionHead(nn.Module):
   """One box per cell, after Tian et al. 2019, FCOS (arXiv 1904.01355).
 
+  Given the contrast of bone (`bone_contrast`), it has a convolutional block of
+  its own: what the masks need of a cell does not tell a lesion from the bone
+  around it.
+
   Attributes:
-    hidden: width of the hidden layer.
+    hidden: width of the hidden layer, and of the block.
     dtype: compute type; outputs are float32.
   """
 
@@ -39,10 +43,25 @@ class LesionHead(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Float[Array, "batch d h w channel"]
+    self,
+    features: Float[Array, "batch d h w channel"],
+    contrast: Float[Array, "batch d h w features"] | None,
+    domain: Domain,
   ) -> LesionMaps:
-    """Returns a candidate box for every cell."""
+    """Returns a candidate box for every cell.
+
+    Args:
+      features: of each cell.
+      contrast: of bone in each cell; None for no block.
+      domain: embedding that modulates the block.
+    """
     x = nn.LayerNorm(dtype=self.dtype, name="norm")(features)
+    if contrast is not None:
+      x = Dense(self.hidden, dtype=self.dtype, name="cells")(x)
+      contrast = contrast.astype(self.dtype)
+      x = x + Dense(self.hidden, dtype=self.dtype, name="contrast")(contrast)
+      x = ConvBlock(dtype=self.dtype, name="block")(x, domain)
+      x = nn.LayerNorm(dtype=self.dtype, name="block_norm")(x)
     x = nn.gelu(Dense(self.hidden, dtype=self.dtype, name="hidden")(x))
     # Lesions are rare: a prior of 1 % keeps the first steps quiet.
     heat = nn.Dense(
