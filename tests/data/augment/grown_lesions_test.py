@@ -59,11 +59,11 @@ def test_boxes_hold_all_that_changed_and_no_more(grown):
     np.testing.assert_allclose(box[3:], (last - first + 1) * EDGE_MM)
 
 
-def test_edges_are_of_the_lengths_that_the_documents_say(grown):
+def test_edges_are_of_the_lengths_of_small_and_large_lesions(grown):
   _, _, boxes, real = grown
   edges = boxes[real][:, 3:]
   low, high = np.percentile(edges, (5, 95))
-  # docs/data.md: 8-32 mm. Here a vertebra is 24 to 32 mm long.
+  # Here a vertebra, which a lesion does not leave, is 24 to 32 mm long.
   assert 6 <= low <= 10
   assert 26 <= high <= 34
   assert edges.max() > 28
@@ -110,3 +110,27 @@ def test_lesions_come_as_often_as_asked(labels, quick):
   real = many(jax.random.split(jax.random.key(5), 400))
   share = np.asarray(real).any(axis=1).mean()
   assert 0.2 < share < 0.36  # some are too small or too pale
+
+
+def test_a_lesion_stays_in_one_vertebra(quick):
+  codes = np.zeros(SHAPE, np.uint8)
+  codes[2:16, 6:22, 4:20] = 20
+  codes[16:30, 6:22, 4:20] = 21  # touching
+  image, codes = jnp.full(SHAPE, MARROW_HU), jnp.asarray(codes)
+  many = quick(jax.vmap(lambda key: grow(key, image, codes, EDGE_MM, ALWAYS)))
+  images, _, real = map(np.asarray, many(jax.random.split(jax.random.key(2), 40)))
+  single = np.flatnonzero(real.sum(axis=1) == 1)
+  assert len(single) > 5
+  for n in single:
+    assert len(set(np.asarray(codes)[images[n] != MARROW_HU])) == 1
+
+
+def test_lesions_prefer_bodies(quick):
+  codes = np.zeros(SHAPE, np.uint8)
+  codes[4:20, 4:20, 4:20] = 20  # a body of 64 blocks
+  codes[24:28, :, :] = 20  # a plate of 42, as thick as an arch
+  image, codes = jnp.full(SHAPE, MARROW_HU), jnp.asarray(codes)
+  many = quick(jax.vmap(lambda key: grow(key, image, codes, EDGE_MM, ALWAYS)))
+  _, boxes, real = map(np.asarray, many(jax.random.split(jax.random.key(3), 200)))
+  plate = boxes[real][:, 0] > 22
+  assert 0 < plate.mean() < 0.25  # 0.4 if all places were as likely

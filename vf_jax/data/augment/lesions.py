@@ -15,20 +15,22 @@ from jaxtyping import Array, Bool, Float, Key, UInt8
 
 from vf_jax.data.augment.fields import draw_knots, smooth
 from vf_jax.labels import IGNORE
+from vf_jax.ops.separable import apply_along_axes
 from vf_jax.ops.subvoxel import space_to_depth
 
 SLOTS = 3
 """Lesions of a crop at most."""
 
 _AGAIN = 0.4  # chance of each lesion beyond the first
-_RADIUS_MM = (4.0, 14.0)  # log uniform
+_RADIUS_MM = (4.0, 16.0)  # log uniform
 _LYTIC_HU, _DENSE_HU = (0.0, 90.0), (350.0, 1100.0)
 _LYTIC, _MIXED = 0.5, 0.15  # shares; the others are sclerotic
 _BUMPS = 0.2  # of the radius, standard deviation
 _BUMP_MM, _GRAIN_MM = 6.0, 4.0
-_GRAIN_HU = 15.0
+_GRAIN_HU = (8.0, 150.0)  # log uniform: from even to moth-eaten
 _BLOCK = 4  # voxels; the centre of a lesion lies in a block
 _SOLID = 0.7  # of which so much is bone: what thins a rim or a tip is not seen
+_MARROW = 2.0  # a place is as likely as the bone around it to the power of this
 _LEAST_ML = 0.3
 _LEAST_HU = 80.0  # mean change; what changes less cannot be seen either
 
@@ -70,12 +72,14 @@ def grow(
     )
   )
   bone = (labels > 0) & (labels != IGNORE)
-  u = jax.random.uniform(numbers, (SLOTS, 10))
+  u = jax.random.uniform(numbers, (SLOTS, 11))
   wanted = (u[0, 0] < chance) & ((u[:, 1] < _AGAIN) | (jnp.arange(SLOTS) == 0))
   boxes, real = [], []
   for slot, centre in enumerate(_centres(places, bone)):
     radius = _radius(u[slot], centre, bumps, edge_mm)
-    inside = (radius < 1) & bone
+    # In the vertebra nearest to the centre: few cross a disc or a joint.
+    nearest = jnp.where(bone, radius, jnp.inf).argmin()
+    inside = (radius < 1) & bone & (labels == labels.reshape(-1)[nearest])
     changed = jnp.where(inside, _matter(u[slot], image, radius, grain), image)
     count = inside.sum()
     change = jnp.abs(changed - image).sum() / jnp.maximum(count, 1)
@@ -88,20 +92,27 @@ def grow(
 
 
 def _centres(key, bone) -> Float[Array, "lesions 3"]:
-  """Places in solid bone, all as likely, or in any if none is solid."""
+  """Places in solid bone, or in any if none is solid; most of them in bodies.
+
+  Metastases lie where the marrow is. And the arches of many people are as dense
+  all through as a lesion is.
+  """
   blocks = space_to_depth(bone[None, ..., None], _BLOCK)[0].mean(axis=-1)
+  around = apply_along_axes(
+    blocks,
+    [jnp.eye(n) + jnp.eye(n, k=1) + jnp.eye(n, k=-1) for n in blocks.shape],
+  )
   choose, shift = jax.random.split(key)
-  draws = jax.random.uniform(choose, (SLOTS, blocks.size))
   good = blocks >= jnp.minimum(_SOLID, blocks.max())
-  flat = jnp.where(good.reshape(-1), draws, -1.0).argmax(axis=1)
+  chance = jnp.where(good, _MARROW * jnp.log(around), -jnp.inf)
+  flat = jax.random.categorical(choose, chance.reshape(-1), shape=(SLOTS,))
   places = jnp.stack(jnp.unravel_index(flat, blocks.shape), axis=1)
   return _BLOCK * (places + jax.random.uniform(shift, (SLOTS, 3))) - 0.5
 
 
 def _radius(u, centre, bumps, edge_mm):
   """Distance from the centre in radii of the lesion."""
-  low, high = jnp.log(jnp.asarray(_RADIUS_MM))
-  radii = jnp.exp(low + (high - low) * u[2]) * (0.75 + 0.5 * u[3:6])
+  radii = _log_uniform(u[2], _RADIUS_MM) * (0.75 + 0.5 * u[3:6])
   squares = [
     ((jnp.arange(n) - centre[axis]) * edge_mm / radii[axis]) ** 2
     for axis, n in enumerate(bumps.shape)
@@ -119,7 +130,14 @@ def _matter(u, image, radius, grain):
   soft_part = is_soft | (is_mixed & (radius < 0.6))
   edge = jnp.clip((1 - radius) / (0.05 + 0.3 * u[9]), 0.3, 1.0)
   aim = jnp.where(soft_part, lytic, jnp.maximum(image, dense))
-  return image + edge * (aim + _GRAIN_HU * grain - image)
+  grain = _log_uniform(u[10], _GRAIN_HU) * grain
+  return image + edge * (aim + grain - image)
+
+
+def _log_uniform(u, limits: tuple[float, float]):
+  """A draw between limits, each ratio as likely, from one of 0..1."""
+  low, high = jnp.log(jnp.asarray(limits))
+  return jnp.exp(low + (high - low) * u)
 
 
 def _box(inside, edge_mm) -> Float[Array, " 6"]:
