@@ -11,8 +11,10 @@ times over (docs/training.md).
     vf-jax train --config configs/default.py --workdir RUN \
       --config.data.store=STORE --config.train.init=WEIGHTS
 
-Variants: `default:-modulation` without the unit, `default:-synthesis` real CTs
-only, `default:-lesions` without the real lesion patches, to be judged by them.
+Variants, joined by commas: `default:lesion-decoder` teaches that decoder alone,
+the last stage; `default:-modulation` is without the unit, `default:-synthesis`
+real CTs only, `default:-lesions` without the real lesion patches, to be judged
+by them.
 """
 
 from __future__ import annotations
@@ -32,27 +34,30 @@ PHANTOMS = (
 _REAL = {"lidc": 3.0, "verse": 4.0, "blds": 1.5}
 """Shares beside 1/2 for each phantom domain; `verse` has masks, no CTs."""
 
-VARIANTS = ("-modulation", "-synthesis", "-lesions")
+VARIANTS = ("-modulation", "-synthesis", "-lesions", "lesion-decoder")
 
 
 def get_config(variant: str = "") -> ConfigDict:
-  """Returns the configuration; `variant` is '' or takes one part away."""
-  if variant and variant not in VARIANTS:
-    raise ValueError(
-      f"configs/default.py has no variant '{variant}': use one of "
-      f"{list(VARIANTS)}"
-    )
+  """Returns the configuration; `variant` is some of VARIANTS, or ''."""
+  parts = variant.split(",") if variant else []
+  for part in parts:
+    if part not in VARIANTS:
+      raise ValueError(
+        f"configs/default.py has no variant '{part}': use one of "
+        f"{list(VARIANTS)}"
+      )
   config = _tiny()
-  config.name = f"default{variant}"
+  config.name = f"default:{variant}" if variant else "default"
+  config.model.lesion_channels = 64
   config.model.prototypes = len(PHANTOMS) + len(_REAL) + 1
   config.data.store = ""
   shares = {f"phantom-{name}": 0.5 for name in PHANTOMS} | _REAL
-  if variant == "-synthesis":
+  if "-synthesis" in parts:
     shares = {name: 0.0 for name in shares} | {"lidc": 3.0, "blds": 1.5}
     config.data.synthesis = 0.0
-  if variant == "-modulation":
+  if "-modulation" in parts:
     config.model.modulation = "none"
-  if variant == "-lesions":
+  if "-lesions" in parts:
     shares["blds"] = 0.0
   config.data.weights = tuple(shares.items())
   config.data.lesions = 0.1
@@ -65,4 +70,9 @@ def get_config(variant: str = "") -> ConfigDict:
     checkpoint_every=100,
     init=str(_HERE.parent / "vf_jax" / "assets" / "weights"),
   )
+  if "lesion-decoder" in parts:
+    config.data.augment.lesion = 0.85
+    config.loss.update(lesion=1.0, lesion_size=0.1)
+    config.optim.update(learning_rate=2e-3, warmup_steps=50)
+    config.train.update(steps=1600, only=("lesion",))
   return config

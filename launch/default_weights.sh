@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes the weights of the package from nothing but this repository, with its
 # history, and a seed: phantoms, store, training on from the weights of the third
-# stage (an hour on two cores; killed or stopped, the same command goes on),
-# export. The recipe is configs/default.py, the stages are in docs/training.md.
+# stage, the lesion decoder alone after that (an hour and a half on two cores; killed
+# or stopped, the same command goes on), export. The recipe is configs/default.py,
+# the stages are in docs/training.md.
 #
 #     launch/default_weights.sh FOLDER
 set -euo pipefail
@@ -33,4 +34,6 @@ git -C "$here" archive e531448 vf_jax/assets/weights |
   tar -x -C "$folder/before" --strip-components=3
 run train --config "$here/configs/default.py" --workdir "$folder/run" \
   --config.data.store="$folder/store" --config.train.init="$folder/before" --config.train.steps=1500
-run export "$folder/run" --out "$folder/weights"
+run train --config "$here/configs/default.py:lesion-decoder" --workdir "$folder/lesions" \
+  --config.data.store="$folder/store" --config.train.init="$folder/run"
+run export "$folder/lesions" --out "$folder/weights"

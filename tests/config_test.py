@@ -39,6 +39,26 @@ def test_sizes_of_fast_grow():
     fast["get_config"]("XL")
 
 
+def test_variants_of_default_are_joined_by_commas():
+  path = pathlib.Path(__file__).parent.parent / "configs" / "default.py"
+  default = runpy.run_path(str(path))["get_config"]
+  config = from_config_dict(default("-lesions,lesion-decoder"))
+  assert config.train.only == ("lesion",)
+  assert dict(config.data.weights)["blds"] == 0
+  assert from_config_dict(default()).train.only == ()
+  # Both stages are one network, or the last could not start from the first.
+  assert config.model == from_config_dict(default()).model
+  with pytest.raises(ValueError, match="no variant 'lesion'"):
+    default("-lesions,lesion")
+
+
+def test_a_network_that_mostly_stays_as_drawn_is_refused(tiny):
+  config = tiny("test")
+  config.train.only = ("lesion",)
+  with pytest.raises(ConfigError, match=r"train.only=.*Fix: .*train.init"):
+    from_config_dict(config)
+
+
 BASE = runpy.run_path(
   str(pathlib.Path(__file__).parent.parent / "configs" / "base.py")
 )["get_config"]
