@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.data.augment.lesions import SLOTS, grow
+from vf_jax.data.augment.lesions import SLOTS, grow, wear_joints
 from vf_jax.labels import IGNORE
 
 EDGE_MM = 2.0
@@ -125,12 +125,36 @@ def test_a_lesion_stays_in_one_vertebra(quick):
     assert len(set(np.asarray(codes)[images[n] != MARROW_HU])) == 1
 
 
-def test_lesions_prefer_bodies(quick):
+@pytest.fixture(scope="module")
+def body_and_plate():
   codes = np.zeros(SHAPE, np.uint8)
   codes[4:20, 4:20, 4:20] = 20  # a body of 64 blocks
   codes[24:28, :, :] = 20  # a plate of 42, as thick as an arch
-  image, codes = jnp.full(SHAPE, MARROW_HU), jnp.asarray(codes)
-  many = quick(jax.vmap(lambda key: grow(key, image, codes, EDGE_MM, ALWAYS)))
-  _, boxes, real = map(np.asarray, many(jax.random.split(jax.random.key(3), 200)))
+  return jnp.asarray(codes)
+
+
+def test_lesions_prefer_bodies(body_and_plate, quick):
+  image = jnp.full(SHAPE, MARROW_HU)
+  many = quick(
+    jax.vmap(lambda key: grow(key, image, body_and_plate, EDGE_MM, ALWAYS))
+  )
+  _, boxes, real = map(
+    np.asarray, many(jax.random.split(jax.random.key(3), 200))
+  )
   plate = boxes[real][:, 0] > 22
   assert 0 < plate.mean() < 0.25  # 0.4 if all places were as likely
+
+
+def test_joints_are_dense_and_prefer_arches(body_and_plate, quick):
+  image = jnp.full(SHAPE, MARROW_HU)
+  many = quick(
+    jax.vmap(lambda key: wear_joints(key, image, body_and_plate, EDGE_MM))
+  )
+  worn = np.asarray(many(jax.random.split(jax.random.key(4), 100)))
+  assert (worn[:, np.asarray(body_and_plate) == 0] == MARROW_HU).all()
+  plate, body = (np.abs(worn[:, at] - MARROW_HU) > 100 for at in (
+    np.s_[24:28], np.s_[4:20]))
+  assert 0.5 < plate.any(axis=(1, 2, 3)).mean() < 0.95
+  assert body.any(axis=(1, 2, 3)).mean() < 0.4
+  assert (worn - MARROW_HU).max() > 500
+  assert (worn - MARROW_HU).min() > -450  # grain of what is moth-eaten

@@ -172,10 +172,16 @@ def _image(key, patch: Patches, crop: _Crop):
 
 
 def _grow(key, image, patch: Patches, crop: _Crop, model, config):
-  """Grows lesions where vertebrae are known; what is painted has no others."""
+  """Grows lesions where vertebrae are known; what is painted has no others.
+
+  What looks like one and is none grows there as well.
+  """
   # A window with more lesions than slots must not tell of any (`data.crops`).
   overfull = patch.box_mask.all() & ~patch.has_lesions & ~patch.painted
   chance = jnp.where(patch.has_masks & ~overfull, config.lesion, 0.0)
+  wear, key = jax.random.split(key)
+  worn = lesions.wear_joints(wear, image, crop.labels, model.spacing_mm)
+  image = jnp.where(chance > 0, worn, image)
   image, boxes, real = lesions.grow(
     key, image, crop.labels, model.spacing_mm, chance
   )

@@ -3,8 +3,9 @@
 
 Real lesions with boxes are few; a network that sees the same few remembers
 them. Here every crop has others: bumpy ellipsoids of soft tissue, of dense bone
-or of both, anywhere in a vertebra. Sizes and HU are ours, wide enough for
-metastases as radiologists describe them (lytic, sclerotic, mixed).
+or of both, most in the bodies of vertebrae. Sizes and HU are ours, wide enough
+for metastases as radiologists describe them (lytic, sclerotic, mixed). Dense
+bone also grows, without a box, into arches: worn joints look like it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from vf_jax.ops.subvoxel import space_to_depth
 SLOTS = 3
 """Lesions of a crop at most."""
 
+_DRAWS = 11  # numbers of one lesion
 _AGAIN = 0.4  # chance of each lesion beyond the first
 _RADIUS_MM = (4.0, 16.0)  # log uniform
 _LYTIC_HU, _DENSE_HU = (0.0, 90.0), (350.0, 1100.0)
@@ -30,7 +32,9 @@ _BUMP_MM, _GRAIN_MM = 6.0, 4.0
 _GRAIN_HU = (8.0, 150.0)  # log uniform: from even to moth-eaten
 _BLOCK = 4  # voxels; the centre of a lesion lies in a block
 _SOLID = 0.7  # of which so much is bone: what thins a rim or a tip is not seen
-_MARROW = 2.0  # a place is as likely as the bone around it to the power of this
+_MARROW = 2.0  # power of the bone around a place, to draw it
+_JOINT_MM = (4.0, 9.0)  # radii of dense joints, which are no lesions
+_JOINTS = 0.4  # chance of each
 _LEAST_ML = 0.3
 _LEAST_HU = 80.0  # mean change; what changes less cannot be seen either
 
@@ -60,23 +64,13 @@ def grow(
     and whether that lesion exists.
   """
   places, numbers, fields = jax.random.split(key, 3)
-  bumps, grain = (
-    smooth(knots, image.shape, mm / edge_mm)[0]
-    for knots, mm in zip(
-      draw_knots(
-        fields,
-        image.shape,
-        ((1, _BUMP_MM / edge_mm), (1, _GRAIN_MM / edge_mm)),
-      ),
-      (_BUMP_MM, _GRAIN_MM),
-    )
-  )
+  bumps, grain = _fields(fields, image.shape, edge_mm)
   bone = (labels > 0) & (labels != IGNORE)
-  u = jax.random.uniform(numbers, (SLOTS, 11))
+  u = jax.random.uniform(numbers, (SLOTS, _DRAWS))
   wanted = (u[0, 0] < chance) & ((u[:, 1] < _AGAIN) | (jnp.arange(SLOTS) == 0))
   boxes, real = [], []
-  for slot, centre in enumerate(_centres(places, bone)):
-    radius = _radius(u[slot], centre, bumps, edge_mm)
+  for slot, centre in enumerate(_centres(places, bone, _MARROW)):
+    radius = _radius(u[slot], centre, bumps, edge_mm, _RADIUS_MM)
     # In the vertebra nearest to the centre: few cross a disc or a joint.
     nearest = jnp.where(bone, radius, jnp.inf).argmin()
     inside = (radius < 1) & bone & (labels == labels.reshape(-1)[nearest])
@@ -91,11 +85,48 @@ def grow(
   return image, jnp.stack(boxes), jnp.stack(real)
 
 
-def _centres(key, bone) -> Float[Array, "lesions 3"]:
-  """Places in solid bone, or in any if none is solid; most of them in bodies.
+def wear_joints(
+  key: Key[Array, ""],
+  image: Float[Array, "depth height width"],
+  labels: UInt8[Array, "depth height width"],
+  edge_mm: float,
+) -> Float[Array, "depth height width"]:
+  """Makes arches dense in places, as worn joints are, which are no lesions.
 
-  Metastases lie where the marrow is. And the arches of many people are as dense
-  all through as a lesion is.
+  Args:
+    key: of the draw.
+    image: HU.
+    labels: VerSe codes.
+    edge_mm: voxel edge.
+
+  Returns:
+    HU.
+  """
+  places, numbers, fields = jax.random.split(key, 3)
+  bumps, grain = _fields(fields, image.shape, edge_mm)
+  bone = (labels > 0) & (labels != IGNORE)
+  u = jax.random.uniform(numbers, (SLOTS, _DRAWS)).at[:, 8].set(1.0)  # dense
+  for slot, centre in enumerate(_centres(places, bone, -_MARROW)):
+    radius = _radius(u[slot], centre, bumps, edge_mm, _JOINT_MM)
+    inside = (radius < 1) & bone & (u[slot, 1] < _JOINTS)
+    image = jnp.where(inside, _matter(u[slot], image, radius, grain), image)
+  return image
+
+
+def _fields(key, shape, edge_mm):
+  """Bumps of outlines and grain of matter, of unit deviation."""
+  sizes = (_BUMP_MM, _GRAIN_MM)
+  knots = draw_knots(key, shape, [(1, mm / edge_mm) for mm in sizes])
+  return [
+    smooth(knot, shape, mm / edge_mm)[0] for knot, mm in zip(knots, sizes)
+  ]
+
+
+def _centres(key, bone, power: float) -> Float[Array, "lesions 3"]:
+  """Places in solid bone, or in any if none is solid.
+
+  A place is as likely as the bone around it to a power: above 0 most lie in
+  bodies, where the marrow is, below 0 in arches.
   """
   blocks = space_to_depth(bone[None, ..., None], _BLOCK)[0].mean(axis=-1)
   around = apply_along_axes(
@@ -104,15 +135,15 @@ def _centres(key, bone) -> Float[Array, "lesions 3"]:
   )
   choose, shift = jax.random.split(key)
   good = blocks >= jnp.minimum(_SOLID, blocks.max())
-  chance = jnp.where(good, _MARROW * jnp.log(around), -jnp.inf)
+  chance = jnp.where(good, power * jnp.log(around), -jnp.inf)
   flat = jax.random.categorical(choose, chance.reshape(-1), shape=(SLOTS,))
   places = jnp.stack(jnp.unravel_index(flat, blocks.shape), axis=1)
   return _BLOCK * (places + jax.random.uniform(shift, (SLOTS, 3))) - 0.5
 
 
-def _radius(u, centre, bumps, edge_mm):
+def _radius(u, centre, bumps, edge_mm, radii_mm):
   """Distance from the centre in radii of the lesion."""
-  radii = _log_uniform(u[2], _RADIUS_MM) * (0.75 + 0.5 * u[3:6])
+  radii = _log_uniform(u[2], radii_mm) * (0.75 + 0.5 * u[3:6])
   squares = [
     ((jnp.arange(n) - centre[axis]) * edge_mm / radii[axis]) ** 2
     for axis, n in enumerate(bumps.shape)
