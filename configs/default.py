@@ -64,6 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.augment.lesion = 0.6
   config.loss.update(lesion=0.5, lesion_size=0.05)
   config.optim.update(learning_rate=5e-4, warmup_steps=100)
+  config.predict.lesion_threshold = 0.2  # about two false boxes a scan
   config.train.update(
     steps=3000,
     log_every=25,
