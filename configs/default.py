@@ -4,8 +4,8 @@ r"""The weights in the package, taught further on synthetic domains.
 Starts from the weights in the package and goes on with phantoms of eight
 domains, three expert masks painted anew in every crop, the real chest CT (a
 network's mask) and real lesion patches. The demo CT is in none of them. Lesions
-grow into the vertebrae of most crops. The shipped weights are its result, three
-times over (docs/training.md).
+grow into the vertebrae of most crops. The shipped weights are its result, again
+and again, the lesion decoder alone the last time (docs/training.md).
 `launch/default_weights.sh FOLDER` makes phantoms and store and trains:
 
     vf-jax train --config configs/default.py --workdir RUN \
@@ -64,7 +64,6 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.augment.lesion = 0.6
   config.loss.update(lesion=0.5, lesion_size=0.05)
   config.optim.update(learning_rate=5e-4, warmup_steps=100)
-  config.predict.lesion_threshold = 0.2  # about two false boxes a scan
   config.train.update(
     steps=3000,
     log_every=25,
