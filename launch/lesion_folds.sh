@@ -3,7 +3,7 @@
 # default recipe from nothing without the real patches, its lesion decoder after
 # that, and this three times a little on with four of the six patches; judges each by
 # the other two (two hours on two cores; killed or stopped, the same command goes
-# on). Two patches show vertebrae; only their lesions can be found.
+# on). Two patches show vertebrae; the boxes of the others lie in other bones.
 #
 #     launch/lesion_folds.sh STORE FOLDER   # STORE of launch/default_weights.sh
 set -euo pipefail
