@@ -108,3 +108,22 @@ def test_systems_that_cannot_reserve_write_zeros(folder, monkeypatch):
   array = scratch.empty(3 * MIB + 5, np.uint8)
   assert is_on_disk(array)
   assert not array.any()
+
+
+def test_freed_memory_goes_back_to_the_system():
+  # Small enough to lie on the heap, with something above that stays in use.
+  blocks = [np.ones(1 << 13) for _ in range(2048)]
+  kept = blocks[::64]
+  before = resident()
+  del blocks
+  scratch.trim()
+  assert resident() < before - 96 * MIB
+  assert all(block.all() for block in kept)
+
+
+def test_a_c_library_that_cannot_trim_is_let_be(monkeypatch):
+  def refuse(name):
+    raise OSError(name)
+
+  monkeypatch.setattr(scratch.ctypes, "CDLL", refuse)
+  scratch.trim()

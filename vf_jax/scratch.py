@@ -11,6 +11,7 @@ system may write them out or keep them as it likes.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import tempfile
@@ -72,6 +73,17 @@ def release(*arrays: Shaped[np.ndarray, "*_"]) -> None:
       base = base.obj
     if isinstance(base, _Mapping) and hasattr(mmap, "MADV_DONTNEED"):
       base.madvise(mmap.MADV_DONTNEED)
+
+
+def trim() -> None:
+  """Gives memory that was freed, but kept by the C library, to the system.
+
+  Reading weights and compiling leave holes between what is still in use: a
+  hundred MiB of a UNETR with its program. Takes milliseconds. Does nothing
+  where the C library is not glibc.
+  """
+  with contextlib.suppress(AttributeError, OSError, TypeError):
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def slabs(*arrays: Shaped[np.ndarray, "*shape"]) -> Iterator[slice]:

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float32, Int16, UInt8
 
 from vf_jax.config import STEM_STRIDE
 from vf_jax.hounsfield import AIR_HU
+from vf_jax.scratch import trim
 
 BONE_HU = 100.0
 """A window whose voxels all lie below this holds no bone and is skipped."""
@@ -193,6 +194,8 @@ def blend(windows: Windows, forward: Forward, batch: int) -> Iterator[Slab]:
       block[slot] = take_window(windows.image, start, crop)
     outputs = [np.asarray(array) for array in forward(block)]
     if not sums:
+      # Now the program is compiled and the scan is read.
+      trim()
       sums = [_Sums(a, crop, windows.shape, rows) for a in outputs]
       yield from _finish(sums, 0, places[0][0])
     for one in sums:
