@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from vf_jax.data.augment import intensity
-from vf_jax.ops.separable import gaussian
 
 SHAPE = (24, 20, 22)
 SPACING = jnp.asarray([0.7, 0.8, 2.5])
@@ -138,19 +137,12 @@ def test_slices_are_means_of_what_they_cover(pitch, phase):
     np.testing.assert_allclose(matrix[voxel], expected, atol=0.01)
 
 
-def test_pitch_one_and_sigma_zero_are_the_identity():
+def test_pitch_one_is_the_identity():
   one = intensity.thicken(13, jnp.float32(1), jnp.float32(0.5))
   np.testing.assert_array_equal(one, np.eye(13))
-  np.testing.assert_array_equal(
-    gaussian(13, jnp.float32(0)), np.eye(13)
-  )
 
 
-def test_blur_is_gaussian_and_keeps_the_mean(scans):
-  matrix = np.asarray(gaussian(41, jnp.float32(1.3)))
-  np.testing.assert_allclose(matrix.sum(axis=1), 1, rtol=1e-5)
-  place = np.arange(41) - 20
-  assert matrix[20] @ place**2 == pytest.approx(1.3**2, rel=1e-3)
+def test_blur_keeps_the_mean(scans):
   edge = np.zeros(SHAPE)
   edge[12:] = 2000.0
   steps = []
