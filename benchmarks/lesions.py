@@ -116,14 +116,22 @@ def judge(predictor: Predictor, case: StoredCase) -> dict[str, Any]:
   return {
     "case": record.case,
     "scores": [lesion.score for lesion in seen],
-    "found": _corners([(v.centre_mm, v.size_mm) for v in seen]),
-    "true": _corners(
+    "found": corners([(v.centre_mm, v.size_mm) for v in seen]),
+    "true": corners(
       [(turn @ box[2::-1] + shift, box[:2:-1]) for box in record.boxes]
     ),
   }
 
 
-def _corners(boxes: Sequence[tuple[Any, Any]]) -> list[list[list[float]]]:
+def corners(boxes: Sequence[tuple[Any, Any]]) -> list[list[list[float]]]:
+  """Lower and upper corner of boxes.
+
+  Args:
+    boxes: centre and edges of each, mm.
+
+  Returns:
+    As JSON holds them.
+  """
   return [
     [(np.array(c) + sign * np.array(size) / 2).tolist() for sign in (-1, 1)]
     for c, size in boxes
