@@ -63,7 +63,7 @@ def main() -> None:
   for volume, true in crops:
     for name, predictor in predictors.items():
       found = predictor(volume, "crop")
-      seen = [*found.lesions, *found.candidates]
+      seen = by_score(found)
       rows[name].append(
         {
           "scores": [v.score for v in seen],

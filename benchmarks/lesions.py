@@ -28,6 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from vf_jax.evaluate.metrics import detection
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.predictor import Predictor, load
+from vf_jax.infer.result import CaseResult, Lesion
 from vf_jax.multispine.store import Store, StoredCase
 from vf_jax.volume import Volume, from_network
 
@@ -111,7 +112,7 @@ def judge(predictor: Predictor, case: StoredCase) -> dict[str, Any]:
   found = predictor(
     Volume(np.asfortranarray(from_network(image)), affine), record.case
   )
-  seen = [*found.lesions, *found.candidates]
+  seen = by_score(found)
   turn, shift = affine[:3, :3], affine[:3, 3]
   return {
     "case": record.case,
@@ -121,6 +122,19 @@ def judge(predictor: Predictor, case: StoredCase) -> dict[str, Any]:
       [(turn @ box[2::-1] + shift, box[:2:-1]) for box in record.boxes]
     ),
   }
+
+
+def by_score(result: CaseResult) -> list[Lesion]:
+  """All boxes of a case, findings and candidates, by falling score.
+
+  Args:
+    result: of a prediction.
+
+  Returns:
+    The boxes.
+  """
+  boxes = [*result.lesions, *result.candidates]
+  return sorted(boxes, key=lambda box: -box.score)
 
 
 def corners(boxes: Sequence[tuple[Any, Any]]) -> list[list[list[float]]]:

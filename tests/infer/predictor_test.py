@@ -127,6 +127,20 @@ def test_a_lesion_has_its_place_size_and_level(oracle, make_ct, spine):
     assert lesion.score == pytest.approx(0.9526, abs=1e-3)
 
 
+def test_a_box_in_no_vertebra_is_a_candidate(
+  oracle, make_ct, spine, monkeypatch
+):
+  volume, _ = make_ct(*GEOMETRIES["RAS"])
+  aside = spine.lesion + (30.0, 0.0, 0.0)
+  monkeypatch.setattr(type(spine), "lesion", property(lambda self: aside))
+  result = oracle(volume, "case")
+  assert result.lesions == ()
+  box = result.candidates[0]
+  np.testing.assert_allclose(box.centre_mm, aside, atol=0.1)
+  assert (box.level, box.share) == (None, None)
+  assert box.score == pytest.approx(0.9526, abs=1e-3)
+
+
 def test_arrays_of_any_layout_and_dtype_give_the_same(oracle, make_ct):
   volume, _ = make_ct()
   want = oracle(volume, "case").mask

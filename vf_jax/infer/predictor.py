@@ -210,11 +210,11 @@ class Predictor:
       grid=volume.grid,
       mask=mask,
       vertebrae=tuple(vertebrae),
-      lesions=tuple(v for v in lesions if v.score >= least),
+      lesions=tuple(v for v in lesions if v.is_finding(least)),
       warnings=tuple(notes),
       run=run,
       abstained=bool(unfounded) or not vertebrae,
-      candidates=tuple(v for v in lesions if v.score < least),
+      candidates=tuple(v for v in lesions if not v.is_finding(least)),
     )
 
   def _forward(self, block, spacing) -> WindowOutputs:

@@ -101,6 +101,10 @@ class Lesion:
   level: str | None
   share: float | None = None
 
+  def is_finding(self, least: float) -> bool:
+    """Whether it is reported: sure enough, and in a vertebra."""
+    return self.score >= least and self.level is not None
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CaseResult:
@@ -112,13 +116,14 @@ class CaseResult:
     mask: VerSe codes on `grid`, axes as in the file, uint8; on the disk if
       large (`scratch.empty`).
     vertebrae: from head to foot.
-    lesions: by falling score, from `predict.lesion_threshold` on.
+    lesions: those in vertebrae, by falling score, from
+      `predict.lesion_threshold` on.
     warnings: sentences for people.
     run: versions, config, checkpoint, timings; JSON types only.
     abstained: True if every level may be one off, so that a person should
       decide; also without any vertebra.
-    candidates: boxes of lower scores. They are no findings: AP and FROC ask
-      what another threshold would find.
+    candidates: boxes of lower scores, and in no vertebra. They are no
+      findings: AP and FROC ask what another threshold would find.
   """
 
   case: str
