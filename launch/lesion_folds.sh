@@ -21,7 +21,8 @@ train() { # CONFIG FOLDER SETTING ...
 train default.py:-lesions "$folder/trunk" --config.train.init= \
   --config.optim.learning_rate=1e-3 --config.train.steps=1500
 train default.py:-lesions,lesion-decoder "$folder/without" \
-  --config.train.init="$folder/trunk"
+  --config.train.init="$folder/trunk" \
+  --config.optim.learning_rate=2e-3 --config.train.steps=1600
 
 patches=$here/tests/data/store
 judged=(
