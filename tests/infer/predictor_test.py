@@ -131,7 +131,7 @@ def test_a_box_in_no_vertebra_is_a_candidate(
   oracle, make_ct, spine, monkeypatch
 ):
   volume, _ = make_ct(*GEOMETRIES["RAS"])
-  aside = spine.lesion + (30.0, 0.0, 0.0)
+  aside = np.add(spine.lesion, (30.0, 0.0, 0.0))
   monkeypatch.setattr(type(spine), "lesion", property(lambda self: aside))
   result = oracle(volume, "case")
   assert result.lesions == ()
