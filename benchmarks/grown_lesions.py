@@ -63,7 +63,7 @@ def main() -> None:
   for volume, true in crops:
     for name, predictor in predictors.items():
       found = predictor(volume, "crop")
-      seen = by_score(found)
+      seen = lesions.by_score(found)
       rows[name].append(
         {
           "scores": [v.score for v in seen],

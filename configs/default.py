@@ -65,7 +65,7 @@ def get_config(variant: str = "") -> ConfigDict:
   config.loss.update(lesion=1.0, lesion_size=0.1)
   config.optim.update(learning_rate=5e-4, warmup_steps=100)
   config.train.update(
-    steps=3200,
+    steps=2400,
     log_every=25,
     checkpoint_every=100,
     init=str(_HERE.parent / "vf_jax" / "assets" / "weights"),
