@@ -272,18 +272,13 @@ def suppress(
   Returns:
     The kept boxes.
   """
-  kept: list[LesionBox] = []
-  for box in boxes:
-    if all(_iou(box, other, spacing_mm) <= overlap for other in kept):
-      kept.append(box)
-  return kept
-
-
-def _iou(a: LesionBox, b: LesionBox, spacing_mm: float) -> float:
-  shared = 1.0
-  for x, y, dx, dy in zip(a.centre, b.centre, a.size_mm, b.size_mm):
-    low = max(x * spacing_mm - dx / 2, y * spacing_mm - dy / 2)
-    high = min(x * spacing_mm + dx / 2, y * spacing_mm + dy / 2)
-    shared *= max(high - low, 0.0)
-  whole = float(np.prod(a.size_mm) + np.prod(b.size_mm)) - shared
-  return shared / whole if whole > 0 else 0.0
+  middle = np.array([box.centre for box in boxes]).reshape(-1, 3) * spacing_mm
+  size = np.array([box.size_mm for box in boxes]).reshape(-1, 3)
+  low, high, whole = middle - size / 2, middle + size / 2, size.prod(axis=1)
+  kept: list[int] = []
+  for n in range(len(boxes)):
+    edges = np.minimum(high[kept], high[n]) - np.maximum(low[kept], low[n])
+    shared = np.maximum(edges, 0).prod(axis=1)
+    if (shared <= overlap * (whole[kept] + whole[n] - shared)).all():
+      kept.append(n)
+  return [boxes[n] for n in kept]
