@@ -29,6 +29,7 @@ from vf_jax.config import from_config_dict
 from vf_jax.data.augment.augmentation import augment
 from vf_jax.data.augment.patches import Patches
 from vf_jax.data.pipeline import make_batches
+from vf_jax.errors import InputError
 from vf_jax.evaluate.metrics import detection
 from vf_jax.infer.predictor import load
 from vf_jax.losses import Batch
@@ -61,8 +62,11 @@ def main() -> None:
   rows: dict[str, list[dict[str, Any]]] = {name: [] for name in predictors}
   crops = _crops(options.store, options.crops, options.chance, options.seed)
   for volume, true in crops:
-    for name, predictor in predictors.items():
-      found = predictor(volume, "crop")
+    try:
+      results = {n: p(volume, "crop") for n, p in predictors.items()}
+    except InputError:  # without air, fat or marrow it seems to be no CT
+      continue
+    for name, found in results.items():
       seen = lesions.by_score(found)
       rows[name].append(
         {
