@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import time
-
 import dataclasses
 import itertools
+import time
 
 import numpy as np
 import pytest
