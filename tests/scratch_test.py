@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import pathlib
@@ -110,6 +111,9 @@ def test_systems_that_cannot_reserve_write_zeros(folder, monkeypatch):
   assert not array.any()
 
 
+@pytest.mark.skipif(
+  not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc"
+)
 def test_freed_memory_goes_back_to_the_system():
   # Small enough to lie on the heap, with something above that stays in use.
   blocks = [np.ones(1 << 13) for _ in range(2048)]

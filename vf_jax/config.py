@@ -453,7 +453,7 @@ class PredictConfig:
     vote_sigma_mm: smoothing of the centre votes.
     min_distance_mm: smallest distance between two body centres.
     min_volume_ml: smaller instances are dropped.
-    lesion_threshold: smallest score of a reported lesion.
+    lesion_threshold: smallest score of a reported lesion (in a vertebra).
     level_temperature: divides the scores of the chain of levels, so that
       confidences are true on cases of `vf-jax calibrate`; 1 before.
   """

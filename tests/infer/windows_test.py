@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vf_jax.config import STEM_STRIDE
 from vf_jax.hounsfield import AIR_HU
+from vf_jax.infer import windows as module
 from vf_jax.infer.sweep import WindowOutputs, sweep
 from vf_jax.infer.windows import (
   BONE_HU,
@@ -310,3 +311,17 @@ def test_the_class_is_that_of_the_largest_mean_logit():
   found = classify(image, forward, CROP, 0.5, 4)
   np.testing.assert_array_equal(found, want)
   assert not classify(np.minimum(image, 50), forward, CROP, 0.5, 4).any()
+
+
+def test_free_memory_is_given_back_once_after_the_first_window(monkeypatch):
+  calls = []
+  monkeypatch.setattr(module, "trim", lambda: calls.append("trim"))
+
+  def forward(block):
+    calls.append("window")
+    return [np.zeros((*block.shape, 1), np.float32)]
+
+  image = noise((32, 16, 16))
+  plan = plan_windows(image, (16, 16, 16), 0.5)
+  assert list(blend(plan, forward, 1))
+  assert calls == ["window", "trim"] + ["window"] * (len(plan.starts) - 1)

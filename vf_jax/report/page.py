@@ -135,14 +135,14 @@ def _summary(result: CaseResult) -> str:
   """The case in one sentence."""
   count = len(result.vertebrae)
   if not count:
-    return f"No vertebra found; {_count(len(result.lesions), 'lesion')}."
+    return "No vertebra found."
   first, last = result.vertebrae[0].level, result.vertebrae[-1].level
   cut = sum(not v.complete for v in result.vertebrae)
   parts = [_count(count, "vertebra", "vertebrae")]
   parts[0] += f", {escape(first)} to {escape(last)}" if count > 1 else ""
   if cut:
     parts.append(f"{cut} cut by the field of view")
-  parts.append(_count(len(result.lesions), "lesion"))
+  parts.append(f"{_count(len(result.lesions), 'lesion')} in vertebrae")
   return "; ".join(parts) + "."
 
 

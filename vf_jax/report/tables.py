@@ -169,7 +169,10 @@ def lesion_table(lesions: Sequence[Lesion]) -> str:
     HTML.
   """
   if not lesions:
-    return "<p>none found</p>"
+    return (
+      "<p>none found in vertebrae; boxes elsewhere or of low score are the "
+      "<code>candidates</code> of the JSON file</p>"
+    )
   rows = "\n".join(
     f'<tr><th scope="row">{number}</th>'
     f'<td data-value="{_key(lesion.score)}">{_share(lesion.score)}</td>'
