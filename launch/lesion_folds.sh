@@ -19,7 +19,9 @@ train() { # CONFIG FOLDER SETTING ...
 }
 
 train default.py:-lesions "$folder/trunk" --config.train.init= \
-  --config.optim.learning_rate=1e-3 --config.train.steps=1500
+  --config.optim.learning_rate=1e-3 --config.train.steps=1500 \
+  --config.data.augment.lesion=0.6 --config.loss.lesion=0.5 \
+  --config.loss.lesion_size=0.05
 train default.py:-lesions,lesion-decoder "$folder/without" \
   --config.train.init="$folder/trunk" \
   --config.optim.learning_rate=2e-3 --config.train.steps=1600
@@ -34,7 +36,7 @@ for fold in 1 2 3; do
   vf-jax split "$store" --fold $fold/3 --out "$split"
   train default.py:lesion-decoder "$folder/fold-$fold" \
     --config.data.split="$split" --config.train.init="$folder/without" \
-    --config.train.steps=150
+    --config.optim.learning_rate=2e-3 --config.train.steps=150
   held=$(python -c 'import json, sys
 test = json.load(open(sys.argv[1]))["parts"]["test"]
 print(",".join(case for case in test if case.startswith("blds-")))' "$split")
