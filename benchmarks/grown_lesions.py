@@ -49,7 +49,9 @@ def main() -> None:
   parser.add_argument(
     "--weights", metavar="NAME=DIR", action="append", required=True
   )
-  parser.add_argument("--crops", type=int, default=120)
+  parser.add_argument(
+    "--crops", type=int, default=120, help="drawn; a few are refused as no CT"
+  )
   parser.add_argument("--chance", type=float, default=0.6, help="of lesions")
   parser.add_argument("--seed", type=int, default=_SEED)
   parser.add_argument("--out", metavar="DIR")
