@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +12,14 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _path():
-  sys.path.insert(0, str(_BENCHMARKS))
-  yield
-  sys.path.remove(str(_BENCHMARKS))
-
 
 @pytest.fixture(scope="module")
-def hlo(_path):
+def hlo():
   return importlib.import_module("hlo_account")
 
 
 @pytest.fixture(scope="module")
-def chips(_path):
+def chips():
   return importlib.import_module("chips")
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib
 import pathlib
 import runpy
-import sys
 from unittest import mock
 
 import jax
@@ -23,9 +22,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def benchmark():
-  sys.path.insert(0, str(_ROOT / "benchmarks"))
-  yield importlib.import_module("conv3d")
-  sys.path.remove(str(_ROOT / "benchmarks"))
+  return importlib.import_module("conv3d")
 
 
 @pytest.mark.parametrize(("name", "variant"), [("base", ""), ("fast", "L")])

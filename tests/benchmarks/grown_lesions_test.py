@@ -4,19 +4,13 @@
 from __future__ import annotations
 
 import importlib
-import pathlib
-import sys
 
 import pytest
-
-_BENCHMARKS = str(pathlib.Path(__file__).parents[2] / "benchmarks")
 
 
 @pytest.fixture(scope="module")
 def grown():
-  sys.path.insert(0, _BENCHMARKS)
-  yield importlib.import_module("grown_lesions")
-  sys.path.remove(_BENCHMARKS)
+  return importlib.import_module("grown_lesions")
 
 
 def cube(start, edge):

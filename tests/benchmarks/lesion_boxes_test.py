@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 import pathlib
-import sys
 import types
 
 import numpy as np
@@ -21,9 +20,7 @@ _SIZE = (14.70576, 12.59023, 11.17256)
 
 @pytest.fixture(scope="module")
 def lesions():
-  sys.path.insert(0, str(_ROOT / "benchmarks"))
-  yield importlib.import_module("lesions")
-  sys.path.remove(str(_ROOT / "benchmarks"))
+  return importlib.import_module("lesions")
 
 
 def predictor_of(*boxes):

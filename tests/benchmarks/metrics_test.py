@@ -5,19 +5,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import pathlib
-import sys
-
-import pytest
-
-_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _path():
-  sys.path.insert(0, str(_BENCHMARKS))
-  yield
-  sys.path.remove(str(_BENCHMARKS))
 
 
 def test_table_says_the_rounds_of_each_job(tmp_path, monkeypatch):

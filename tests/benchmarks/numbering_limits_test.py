@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -16,13 +15,6 @@ from vf_jax.train.numbering import prepare
 _ROOT = pathlib.Path(__file__).parents[2]
 _SAMPLE = _ROOT / "tests" / "data" / "keypoints" / "vid_sample.tar.xz"
 _GAPS = {15: 24.0, 16: 26.5, 17: 27.0, 18: 30.5, 19: 31.0, 20: 34.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _path():
-  sys.path.insert(0, str(_ROOT / "benchmarks"))
-  yield
-  sys.path.remove(str(_ROOT / "benchmarks"))
 
 
 @pytest.fixture(scope="module")

@@ -4,21 +4,14 @@
 from __future__ import annotations
 
 import importlib
-import pathlib
-import sys
 
 import jax.numpy as jnp
 import pytest
 
-_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def parity():
-  before = list(sys.path)
-  sys.path.insert(0, str(_BENCHMARKS))
-  yield importlib.import_module("parity")
-  sys.path[:] = before
+  return importlib.import_module("parity")
 
 
 @pytest.mark.parametrize(

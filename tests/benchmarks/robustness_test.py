@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import pathlib
-import sys
 import types
 
 import numpy as np
@@ -15,15 +13,12 @@ from vf_jax.demo import DEMO_CT, reference_mask
 from vf_jax.io import nifti
 from vf_jax.volume import Volume
 
-_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 _BONE_HU = 150
 
 
 @pytest.fixture(scope="module")
 def robustness():
-  sys.path.insert(0, str(_BENCHMARKS))
-  yield importlib.import_module("robustness")
-  sys.path.remove(str(_BENCHMARKS))
+  return importlib.import_module("robustness")
 
 
 @pytest.fixture(scope="module")

@@ -2,26 +2,16 @@
 from __future__ import annotations
 
 import importlib
-import pathlib
-import sys
 
 import jax
 import numpy as np
 import pytest
 
-_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 _FACTS = {"date": "d", "command": "c", "commit": "1", "machine": "m"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _path():
-  sys.path.insert(0, str(_BENCHMARKS))
-  yield
-  sys.path.remove(str(_BENCHMARKS))
-
-
 @pytest.fixture(scope="module")
-def same_job(_path):
+def same_job():
   return importlib.import_module("same_job")
 
 

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import pathlib
-import sys
 import types
 
 import numpy as np
@@ -13,14 +11,10 @@ import pytest
 
 from vf_jax.infer import windows
 
-_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def skipping():
-  sys.path.insert(0, str(_BENCHMARKS))
-  yield importlib.import_module("skipping")
-  sys.path.remove(str(_BENCHMARKS))
+  return importlib.import_module("skipping")
 
 
 def test_what_skipping_changes_is_counted(skipping):

@@ -4,20 +4,8 @@
 from __future__ import annotations
 
 import importlib
-import pathlib
-import sys
 
 import numpy as np
-import pytest
-
-_BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _path():
-  sys.path.insert(0, str(_BENCHMARKS))
-  yield
-  sys.path.remove(str(_BENCHMARKS))
 
 
 def test_logits_are_compared_with_the_peer_that_ran(tmp_path):
