@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,9 @@ Forward = Callable[[Int16[np.ndarray, "batch d h w"]], Sequence[Any]]
 """Runs a batch of windows. Gives arrays (batch, d, h, w, channels), each at
 full resolution or at a whole part of it that divides `STEM_STRIDE`."""
 
-_ROWS = 16  # voxels of depth that are added or finished at a time
+_ROWS = 16  # voxels of depth that are finished at a time
+_ADDED = STEM_STRIDE  # voxels of depth that a thread adds at a time
+_ADDING = 4  # threads that add at most: they wait for the memory
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,31 +192,33 @@ def blend(windows: Windows, forward: Forward, batch: int) -> Iterator[Slab]:
   # Rows that a batch needs at once: from its first window to its last.
   rows = max((b[-1][0] - b[0][0] for b in batches), default=0) + crop[0]
   sums: list[_Sums] = []
-  for number, places in enumerate(batches):
-    block = np.full((batch, *crop), AIR_HU, np.int16)
-    for slot, start in enumerate(places):
-      block[slot] = take_window(windows.image, start, crop)
-    outputs = [np.asarray(array) for array in forward(block)]
-    if not sums:
-      # Now the program is compiled and the scan is read.
-      trim()
-      sums = [_Sums(a, crop, windows.shape, rows) for a in outputs]
-      yield from _finish(sums, 0, places[0][0])
-    for one in sums:
-      # Not kept while the next windows are computed.
-      array = outputs.pop(0)
+  with ThreadPoolExecutor(min(_ADDING, os.cpu_count() or 1)) as pool:
+    for number, places in enumerate(batches):
+      block = np.full((batch, *crop), AIR_HU, np.int16)
       for slot, start in enumerate(places):
-        one.add(start, array[slot])
-    del array
-    last = number + 1 == len(batches)
-    stop = windows.shape[0] if last else batches[number + 1][0][0]
-    yield from _finish(sums, places[0][0], stop)
+        block[slot] = take_window(windows.image, start, crop)
+      outputs = [np.asarray(array) for array in forward(block)]
+      if not sums:
+        # Now the program is compiled and the scan is read.
+        trim()
+        sums = [_Sums(a, crop, windows.shape, rows, pool) for a in outputs]
+        yield from _finish(sums, 0, places[0][0])
+      for one in sums:
+        # Not kept while the next windows are computed.
+        array = outputs.pop(0)
+        for slot, start in enumerate(places):
+          one.add(start, array[slot])
+      del array
+      last = number + 1 == len(batches)
+      stop = windows.shape[0] if last else batches[number + 1][0][0]
+      yield from _finish(sums, places[0][0], stop)
 
 
 class _Sums:
   """Weighted sums of one array of the network, a ring along depth."""
 
-  def __init__(self, array, crop, shape, rows: int):
+  def __init__(self, array, crop, shape, rows: int, pool: ThreadPoolExecutor):
+    self._pool = pool
     self.stride = stride = crop[0] // array.shape[1]
     self.rows = rows // stride
     self.edges = tuple(n // stride for n in crop)
@@ -225,11 +231,16 @@ class _Sums:
     """Adds a window."""
     depth, height, width = (v // self.stride for v in start)
     across = _box((height, width), self.edges[1:])
-    for first, ring, size in self._pieces(depth, depth + self.edges[0]):
+
+    def add_rows(piece) -> None:
+      first, ring, size = piece
       part = slice(first - depth, first - depth + size)
       place = (slice(ring, ring + size), *across)
       self._share[place] += self.weight[part]
       self._total[place] += self.weight[part, ..., None] * values[part]
+
+    # No two pieces share a row, so their order changes nothing.
+    list(self._pool.map(add_rows, self._pieces(depth, depth + self.edges[0])))
 
   def take(self, first: int, stop: int):
     """Means of some rows that lie together in the ring; forgets them."""
@@ -242,13 +253,13 @@ class _Sums:
     return means, seen
 
   def _pieces(self, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """Cuts rows, not only where the ring begins again: products stay small.
+    """Cuts rows, not only where the ring begins again: products fit a cache.
 
     Yields first row, its place, and how many.
     """
     while first < stop:
       ring = first % self.rows
-      size = min(stop - first, self.rows - ring, _ROWS // self.stride)
+      size = min(stop - first, self.rows - ring, _ADDED // self.stride)
       yield first, ring, size
       first += size
 
