@@ -62,16 +62,17 @@ def get_config(variant: str = "") -> ConfigDict:
   config.data.weights = tuple(shares.items())
   config.data.lesions = 0.1
   config.data.augment.lesion = 0.75
-  config.loss.update(lesion=1.0, lesion_size=0.1)
-  config.optim.update(learning_rate=5e-4, warmup_steps=100)
+  config.loss.update(lesion=0.1, lesion_size=0.01)
+  config.optim.update(learning_rate=4e-4, warmup_steps=100)
   config.train.update(
-    steps=2400,
+    steps=1300,
     log_every=25,
     checkpoint_every=100,
     init=str(_HERE.parent / "vf_jax" / "assets" / "weights"),
   )
   if "lesion-decoder" in parts:
     config.data.augment.lesion = 0.85
-    config.optim.update(learning_rate=1e-3, warmup_steps=50)
-    config.train.update(steps=800, only=("lesion",))
+    config.loss.update(lesion=1.0, lesion_size=0.1)
+    config.optim.update(learning_rate=5e-4, warmup_steps=50)
+    config.train.update(steps=400, only=("lesion",))
   return config

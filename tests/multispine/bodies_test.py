@@ -7,8 +7,15 @@ import pathlib
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from vf_jax.multispine.bodies import body_centre, derive_centres
+from vf_jax.multispine.bodies import (
+  arch_centre,
+  body_centre,
+  derive_centres,
+  level_centre,
+)
+from vf_jax.multispine.phantom.cervical import cervical_model
 from vf_jax.multispine.store import Store
 
 STORE = Store(pathlib.Path(__file__).parent.parent / "data" / "store")
@@ -126,3 +133,34 @@ def test_centre_of_mass_would_have_been_no_substitute(distances_mm):
     for code, point in record.centres.items()
   ]
   assert min(behind) > 5.0  # mm towards the back, every one of them
+
+
+@pytest.mark.parametrize("turn", [-35, 0, 35])
+@pytest.mark.parametrize("nod", [-20, 0, 20])
+def test_centre_of_c1_is_its_front_arch_however_the_head_is_held(turn, nod):
+  template = cervical_model("C1")
+  right = template.distance > 0
+  mask = np.concatenate([right[:0:-1], right]).transpose(2, 1, 0)
+  place = np.zeros_like(mask)  # where annotations put it: the frame's origin
+  low_y, low_z = np.round(template.low_mm).astype(int)
+  middle = np.array([-low_z, -low_y, len(right) - 1])
+  place[tuple(slice(v - 2, v + 3) for v in middle)] = True
+  held = [
+    ndimage.rotate(
+      ndimage.rotate(part, turn, (1, 2), order=0), nod, (0, 1), order=0
+    )
+    for part in (mask, place)
+  ]
+  expected = np.argwhere(held[1]).mean(axis=0)
+  (found,) = derive_centres(held[0].astype(np.uint8), 1.0).values()
+  assert np.linalg.norm(found - expected) < 4.0
+  # The thickest part is a lateral mass.
+  assert np.linalg.norm(body_centre(held[0], 1.0) - expected) > 15.0
+
+
+def test_a_part_of_c1_without_its_arch_has_a_centre_too():
+  mask = np.zeros((9, 40, 40), bool)
+  mask[:, 2:4, 5:35] = True
+  assert np.allclose(level_centre(mask, 1, 1.0), arch_centre(mask, 1.0))
+  assert np.isfinite(arch_centre(mask, 1.0)).all()
+  assert np.allclose(arch_centre(mask[:1, 2:3, 5:6], 1.0), 0.0)

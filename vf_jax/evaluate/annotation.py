@@ -19,7 +19,7 @@ from vf_jax.io import nifti
 from vf_jax.io.centroids import read_centroids
 from vf_jax.io.lesions import LesionRecord, read_lesions
 from vf_jax.labels import IGNORE, SACRUM, to_verse
-from vf_jax.multispine.bodies import body_centre, derive_centres
+from vf_jax.multispine.bodies import derive_centres, level_centre
 from vf_jax.multispine.checks.alignment import turned_like
 from vf_jax.multispine.shapes import Shape, measure_shapes
 from vf_jax.volume import (
@@ -211,7 +211,7 @@ def _derive_all(labels: Volume) -> dict[int, Point]:
   found: dict[int, tuple[float, float, float]] = {}
   for code, box in enumerate(ndimage.find_objects(coarse), start=1):
     if box is not None:
-      place = body_centre(coarse[box] == code, _DERIVED_MM)
+      place = level_centre(coarse[box] == code, code, _DERIVED_MM)
       d, h, w = (float(v + s.start) for v, s in zip(place, box))
       found[code] = (d, h, w)
   return _to_world(found, grid)

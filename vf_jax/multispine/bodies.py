@@ -3,7 +3,8 @@
 
 The centre of mass of a whole vertebra lies 9-15 mm behind its body, in the
 canal: it is no substitute. The body is where the mask is thickest and
-furthest to the front.
+furthest to the front. C1 has none, and is thickest at its sides: its centre is
+that of its front arch, where people put it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 
+from vf_jax.labels import BY_NAME
+
 _REACH_MM = 12.0  # radius of the mean shift, about half a body
+_ARCH_MM = 6.0  # half of the front arch of C1, from side to side
+_ATLAS = BY_NAME["C1"].code
 
 
 def body_centre(
@@ -48,6 +53,48 @@ def body_centre(
   return centre
 
 
+def arch_centre(
+  mask: Bool[np.ndarray, "depth height width"], spacing_mm: float
+) -> Float[np.ndarray, " 3"]:
+  """Centre of the front arch of C1, which turns and nods with the head.
+
+  Args:
+    mask: C1, not empty; height grows towards the front.
+    spacing_mm: voxel edge, mm.
+
+  Returns:
+    (depth, height, width) in voxels: of what lies in the middle before the
+    centre of mass, by the principal axes of the mask. Of a part of C1 that
+    holds no arch, the centre of mass.
+  """
+  points = np.argwhere(mask)
+  middle = points.mean(axis=0)
+  away = points - middle
+  # By rising spread: upwards, from back to front, from side to side.
+  _, axes = np.linalg.eigh(away.T @ away)
+  aside, ahead = away @ axes[:, 2] * spacing_mm, away @ axes[:, 1]
+  ahead *= np.sign(axes[1, 1])
+  arch = (np.abs(aside) <= _ARCH_MM) & (ahead > 0)
+  return points[arch].mean(axis=0) if arch.any() else middle
+
+
+def level_centre(
+  mask: Bool[np.ndarray, "depth height width"], code: int, spacing_mm: float
+) -> Float[np.ndarray, " 3"]:
+  """Centre of a vertebra as people would annotate it.
+
+  Args:
+    mask: the vertebra, not empty; height grows towards the front.
+    code: its VerSe code.
+    spacing_mm: voxel edge, mm.
+
+  Returns:
+    (depth, height, width) in voxels; see `body_centre` and `arch_centre`.
+  """
+  find = arch_centre if code == _ATLAS else body_centre
+  return find(mask, spacing_mm)
+
+
 def derive_centres(
   labels: UInt8[np.ndarray, "depth height width"],
   spacing_mm: float,
@@ -77,7 +124,7 @@ def derive_centres(
       continue
     if code in ends or code in cut or counts[code] < usual / 3:
       continue
-    centre = body_centre(labels[box] == code, spacing_mm)
+    centre = level_centre(labels[box] == code, code, spacing_mm)
     place = centre + [side.start for side in box]
     d, h, w = (float(v) for v in place)
     centres[code] = (d, h, w)
