@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the weights of the package from nothing but this repository, with its
-# history, and a seed: phantoms, store, training on from the weights of the fifth
-# stage, the lesion decoder alone after that, export (two hours on two cores; killed
+# history, and a seed: phantoms, store, training on from the weights of the sixth
+# stage, the lesion decoder alone after that, export (an hour on two cores; killed
 # or stopped, the same command goes on). The recipe is configs/default.py, the
 # stages are in docs/training.md.
 #
@@ -34,7 +34,7 @@ phantoms hips2 --cases 48 --first 368 --spans "$HIPS" --variants "$COUNTS"
     "$here/tests/data/store" --out "$folder/store"
 # The package's weights of before.
 mkdir -p "$folder/before"
-git -C "$here" archive c49308a vf_jax/assets/weights |
+git -C "$here" archive 7f4cc2d vf_jax/assets/weights |
   tar -x -C "$folder/before" --strip-components=3
 run train --config "$here/configs/default.py" --workdir "$folder/run" \
   --config.data.store="$folder/store" --config.train.init="$folder/before"
