@@ -5,7 +5,9 @@ Starts from the weights in the package and goes on with phantoms of eight
 domains, three expert masks painted anew in every crop, the real chest CT (a
 network's mask) and real lesion patches. The demo CT is in none of them. Lesions
 grow into the vertebrae of most crops. The shipped weights are its result, again
-and again, the lesion decoder alone the last time (docs/training.md).
+and again, the lesion decoder alone at the end (docs/training.md); the last
+time, from the weights at commit 7f4cc2d, in 26 minutes on two cores: vertebra
+Dice 0.914 on the demo CT.
 `launch/default_weights.sh FOLDER` makes phantoms and store and trains:
 
     vf-jax train --config configs/default.py --workdir RUN \

@@ -7,6 +7,7 @@
 #
 #     launch/default_weights.sh FOLDER
 set -euo pipefail
+# FOLDER must not be that of an earlier stage: its store and runs would be kept.
 folder=${1:?usage: launch/default_weights.sh FOLDER}
 here=$(cd "$(dirname "$0")/.." && pwd)
 run() { nice -n 10 vf-jax "$@"; }
@@ -32,7 +33,7 @@ phantoms hips2 --cases 48 --first 368 --spans "$HIPS" --variants "$COUNTS"
 [ -e "$folder/store/store.json" ] ||
   run merge phantom="$folder"/{necks,hips,usual,necks2,hips2,usual2}/store \
     "$here/tests/data/store" --out "$folder/store"
-# The package's weights of before.
+# The package's weights of before: those of the sixth stage.
 mkdir -p "$folder/before"
 git -C "$here" archive 7f4cc2d vf_jax/assets/weights |
   tar -x -C "$folder/before" --strip-components=3

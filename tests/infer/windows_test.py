@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -325,3 +326,24 @@ def test_free_memory_is_given_back_once_after_the_first_window(monkeypatch):
   plan = plan_windows(image, (16, 16, 16), 0.5)
   assert list(blend(plan, forward, 1))
   assert calls == ["window", "trim"] + ["window"] * (len(plan.starts) - 1)
+
+
+def test_what_fails_while_windows_are_added_is_told():
+  windows = plan_windows(noise((64, 8, 8)), CROP, 0.5)
+  shapes = iter([(1, *CROP, 1), (1, CROP[0], 7, 8, 1)])
+
+  def forward(block):
+    return [np.ones(next(shapes), np.float32)]
+
+  with pytest.raises(ValueError, match="broadcast"):
+    list(blend(windows, forward, 1))
+
+
+def test_no_thread_is_left_when_nobody_wants_the_rest():
+  windows = plan_windows(noise((64, 8, 8)), CROP, 0.5)
+  before = threading.active_count()
+  slabs = blend(windows, lambda block: [block[..., None] * 1.0], 1)
+  next(slabs)
+  assert threading.active_count() > before
+  slabs.close()
+  assert threading.active_count() == before
