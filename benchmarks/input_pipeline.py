@@ -399,7 +399,12 @@ def _render(result, cases: int) -> str:
       f"A crop touches {limit['mib_stored_per_crop']:.1f} MiB of chunks "
       f"({limit['mib_unpacked_per_crop']:.1f} MiB unpacked). This machine "
       f"unpacks {limit['unpacked_gib_per_s']:.1f} GiB/s on all its cores, so "
-      f"decompression alone allows {limit['limit_crops_per_s']:.0f} crops/s.",
+      f"decompression alone allows {limit['limit_crops_per_s']:.0f} whole "
+      "crops/s.",
+      "The crops are not quite the same: MONAI's have the voxel in the middle "
+      "and lie wholly in the volume, ours are moved by up to 0.4 of their edge "
+      "and hang over the border by up to a quarter (7 to 15 % of their "
+      "voxels), where nothing is read.",
     ]
   )
 

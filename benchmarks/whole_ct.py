@@ -161,7 +161,7 @@ def render(found: dict[str, Any]) -> str:
   facts, masks = found["facts"], found["dice"]
   rows = []
   for kind, name in (
-    ("monai", "MONAI UNETR"), ("ours", "ours, the same UNETR"),
+    ("monai", "MONAI UNETR, eager"), ("ours", "ours, the same UNETR"),
     ("fast", f"fast:S after {STEPS} steps, `vf-jax predict`"),
   ):  # fmt: skip
     ratio = found["ratios"].get(kind)
