@@ -11,6 +11,7 @@ import pytest
 
 from vf_jax.infer.boxes import label_boxes
 from vf_jax.infer.plausibility import (
+  crowds,
   doubts,
   holes,
   is_anchored,
@@ -186,6 +187,17 @@ def test_a_gap_for_one_more_vertebra_is_seen():
   assert holes(column("C4 C5 C7 T1 T2", (17, 33, 19, 20))) == []
   assert holes(column(names, (9, 8, 9, 10, 10))) == []
   assert holes(column("C6 C7 T1 T2", (26, 19, 20))) == []
+
+
+def test_levels_left_out_without_room_are_seen():
+  found = column("T10 T11 T12 L1 L3 L4 L5", (30, 31, 33, 34, 36, 36))
+  assert crowds(found) == [("L1", "L3")]
+  (told,) = level_doubts_of(found)
+  assert told.startswith("Between L1 and L3 there is no room")
+  # One that was missed leaves its room; T13, L6 and an absent T12 need none.
+  assert crowds(column("T11 T12 L1 L3 L4 L5", (31, 33, 69, 36, 36))) == []
+  assert crowds(column("T10 T11 L1 L2 L3 L4", (30, 31, 34, 35, 36))) == []
+  assert crowds(column("T12 T13 L1 L2 L3 L4", (32, 33, 34, 35, 36))) == []
 
 
 def test_row_62_joined_and_half_vertebrae_make_levels_doubtful():
