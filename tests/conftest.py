@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pathlib
 import runpy
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
@@ -13,6 +16,9 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # has one a core: with eight devices on two cores all of them would wait.
 os.environ["NPROC"] = "32"
 os.environ["VF_JAX_CACHE"] = ""  # no test leaves programs with the user
+# What one test compiled others need not, nor the processes that they start.
+# NOTE: JAX does not write programs at one stroke, so no two workers share.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vf_jax_")
 
 from jaxtyping import install_import_hook
 
@@ -31,6 +37,9 @@ from absl import flags  # noqa: E402
 
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
+atexit.register(
+  shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True
+)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_legacy_prng_key", "error")
 hypothesis.settings.register_profile(
