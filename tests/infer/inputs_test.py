@@ -10,6 +10,7 @@ import pytest
 
 from vf_jax.errors import InputError
 from vf_jax.infer.inputs import find_cases, read_list, take_shard
+from vf_jax.io.dicom_files import list_files
 
 
 def touch(folder, *names):
@@ -141,12 +142,52 @@ def test_examinations_in_one_folder_are_told_apart_by_series(tmp_path):
   assert list(names(tmp_path / "top")) == ["top"]
 
 
+def test_an_examination_inside_another_costs_no_one_else(tmp_path):
+  for number in (1, 2, 3, 4):
+    dicom(tmp_path / f"coh/p{number}/S/1", f"1.{number}")
+  dicom(tmp_path / "coh/p3/1", "1.3")
+  dicom(tmp_path / "coh/p3/prior/1", "1.9")
+  dicom(tmp_path / "coh/p3/prior/older/1", "1.10")
+  assert names(tmp_path / "coh") == {
+    f"p{number}": str(tmp_path / f"coh/p{number}") for number in (1, 2, 3, 4)
+  }
+
+
+def test_examinations_without_uid_are_not_merged_over_folders(tmp_path):
+  for path in ("p1/S1/1", "p2/S1/1", "p3/1"):
+    dicom(tmp_path / path, "")
+  (tmp_path / "p4").mkdir()
+  (tmp_path / "p4" / "1").write_bytes(bytes(128) + b"DICM" + b"\xff" * 40)
+  assert list(names(tmp_path)) == ["p1", "p2", "p3", "p4"]
+
+
 def test_links_are_followed_once(tmp_path):
   touch(tmp_path, "real/a.nii", "in/b.nii")
   (tmp_path / "in" / "linked").symlink_to(tmp_path / "real")
   (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
   (tmp_path / "real" / "up").symlink_to(tmp_path)
   assert list(names(tmp_path / "in")) == ["b", "a"]
+
+
+def test_a_link_upwards_is_not_followed(tmp_path):
+  touch(tmp_path, "in/a.nii", "in/.other/c.nii", "other/b.nii")
+  (tmp_path / "in" / "up").symlink_to(tmp_path)
+  assert list(names(tmp_path / "in")) == ["a"]
+
+
+def test_a_linked_series_is_found_and_read_alike(tmp_path):
+  dicom(tmp_path / "archive/p1/1", "1.1")
+  for path in ("archive/p2/1", "in/p2/S1/1"):
+    dicom(tmp_path / path, "1.2")
+  (tmp_path / "in" / "p1").mkdir()
+  (tmp_path / "in" / "p1" / "ct").symlink_to(tmp_path / "archive" / "p1")
+  (tmp_path / "in" / "p2" / "S2").symlink_to(tmp_path / "archive" / "p2")
+  found = names(tmp_path / "in")
+  assert found == {p: str(tmp_path / "in" / p) for p in ("p1", "p2")}
+  assert list_files(found["p1"]) == [f"{found['p1']}/ct/1"]
+  assert list_files(found["p2"]) == [
+    f"{found['p2']}/{path}" for path in ("S1/1", "S2/1")
+  ]
 
 
 def test_lists(tmp_path):

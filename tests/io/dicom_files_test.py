@@ -38,6 +38,22 @@ def test_a_folder_without_hidden_files_and_results(tmp_path):
   np.testing.assert_array_equal(dicom.read(folder).voxels, hounsfield())
 
 
+def test_links_are_followed_but_not_in_circles_or_upwards(tmp_path):
+  real = place(tmp_path / "archive" / "p1")
+  (tmp_path / "in" / "p1").mkdir(parents=True)
+  place(tmp_path / "in" / "p2", slices=2)
+  linked = tmp_path / "in" / "p1" / "ct"
+  linked.symlink_to(real)
+  (real / "again").symlink_to(real)
+  (tmp_path / "in" / "p1" / "loop").symlink_to(tmp_path / "in" / "p1")
+  (tmp_path / "in" / "p1" / "up").symlink_to(tmp_path / "in")
+  assert list_files(str(tmp_path / "in" / "p1")) == sorted(
+    str(linked / path.name) for path in real.glob("IM*")
+  )
+  volume = dicom.read(tmp_path / "in" / "p1")
+  np.testing.assert_array_equal(volume.voxels, hounsfield())
+
+
 def pack(folder, path, rename=lambda name: f"sub/{name}"):
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.mkdir("sub")
@@ -55,6 +71,23 @@ def test_zip(tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.zip"]
 
 
+@pytest.mark.parametrize(
+  "added", ["__MACOSX/scan/._{}.dcm", "scan/._{}.dcm", ".Trashes/1/{}.dcm"]
+)
+def test_zip_of_the_macos_finder(tmp_path, added):
+  path = pack(place(tmp_path / "a"), tmp_path / "a.zip", "./scan/{}.dcm".format)
+  with zipfile.ZipFile(path, "a") as archive:
+    for file in sorted((tmp_path / "a").iterdir()):
+      archive.writestr(added.format(file.name), b"\x00\x05\x16\x07 fork")
+  np.testing.assert_array_equal(dicom.read(path).voxels, hounsfield())
+
+
+def test_zip_of_hidden_files_alone(tmp_path):
+  path = pack(place(tmp_path / "a"), tmp_path / "a.zip", ".x/{}".format)
+  with pytest.raises(InputError, match="no files"):
+    dicom.read(path)
+
+
 def test_zip_of_a_multi_frame_file(tmp_path):
   depths = [-300.0 + GAP * n for n in range(4)]
   save(enhanced(stored(4), depths), tmp_path / "a" / "multi")
@@ -64,7 +97,7 @@ def test_zip_of_a_multi_frame_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "name", ["../{}", "a/../../{}", "/abs/{}", "..\\{}", "C:\\{}"]
+  "name", ["../{}", "a/../../{}", "/abs/{}", "..\\{}", "C:\\{}", ".x/../../{}"]
 )
 def test_zip_with_paths_that_lead_out(tmp_path, name):
   path = pack(place(tmp_path / "a"), tmp_path / "a.zip", name.format)

@@ -15,6 +15,9 @@ import pytest
 
 from vf_jax import scratch
 from vf_jax.errors import InputError
+from vf_jax.infer.cases import predict_file
+from vf_jax.infer.predictor import Predictor
+from vf_jax.infer.result import CaseResult, Vertebra
 from vf_jax.io import dicom
 from vf_jax.io.dicom_seg import read_source, write_dicom_seg
 from vf_jax.labels import BY_NAME
@@ -94,6 +97,40 @@ def test_highdicom_reads_back_what_was_written(tmp_path):
   assert algorithm.AlgorithmName == "vf_jax VertebraFormer"
   assert "ab" * 32 in algorithm.AlgorithmParameters
   assert sorted(p.name for p in tmp_path.iterdir()) == ["ct", "x_seg.dcm"]
+
+
+class Drawer(Predictor):
+  """Draws its mask without a network."""
+
+  def __init__(self, abstained):
+    self.abstained = abstained
+
+  def __call__(self, volume, case, facts=None):
+    found = Vertebra("C1", 1, (0.0, 0.0, 0.0), 0.5, False, 1.0, 100.0)
+    run = {"checkpoint_sha256": "ab" * 32, "seconds": {}}
+    return CaseResult(
+      *(case, volume.grid, draw(), (found,), (), (), run),
+      abstained=self.abstained,
+    )
+
+
+@pytest.mark.parametrize("abstained", [False, True])
+def test_a_scan_that_abstains_says_so(tmp_path, abstained):
+  ct = dicom_slices.place(tmp_path / "ct", **WHOLE)
+  options = {"case": "p", "request": {}, "dicom_seg": True}
+
+  def write_page(path, volume, result):
+    path.write_text("page")
+
+  predict_file(Drawer(abstained), ct, tmp_path, write_page, **options)
+  seg = pydicom.dcmread(tmp_path / "p" / "p_seg.dcm")
+  texts = [seg.ContentDescription]
+  texts += [part.get("SegmentDescription", "") for part in seg.SegmentSequence]
+  assert len(texts) == 1 + len(LEVELS)
+  assert ["level unsure" in t.lower() for t in texts] == [abstained] * 5
+  # PS3.5: LO and ST.
+  assert len(texts[0]) <= 64
+  assert max(map(len, texts[1:])) <= 1024
 
 
 def test_slices_that_come_feet_first_and_tilted(tmp_path):

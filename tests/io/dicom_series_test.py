@@ -108,6 +108,15 @@ def test_copies_are_used_once(tmp_path):
   np.testing.assert_array_equal(volume.voxels, hounsfield())
 
 
+@pytest.mark.parametrize("last", [5, SLICES - 1])
+def test_one_uid_at_two_places_is_no_copy(tmp_path, last):
+  uids = [f"{SERIES}.{n}" for n in range(SLICES)]
+  uids[last] = uids[last - 1]
+  volume = dicom.read(place(tmp_path, SOPInstanceUID_each=uids))
+  np.testing.assert_array_equal(volume.voxels, hounsfield())
+  assert not volume.warnings
+
+
 def test_two_slices_in_one_place_are_refused(tmp_path):
   place(tmp_path)
   save(image(stored()[0]), tmp_path / "again")

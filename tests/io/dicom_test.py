@@ -166,6 +166,38 @@ def test_padding_is_air(tmp_path, padding):
   assert volume.voxels[1, 1, 0] == -3025
 
 
+def test_padding_may_fill_bits_that_are_not_used(tmp_path):
+  pixels = stored()
+  pixels[:, 0, 0] = 63536  # -2000; its lower 12 bits alone are 2096
+  pixels[:, 1, 1] = 2096
+  place(tmp_path, pixels=pixels, BitsStored=12, HighBit=11)
+  for path in tmp_path.iterdir():
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", 63536)
+    save(dataset, path)
+  expected = pixels.T.astype(np.int32) - 1024
+  expected[0, 0] = -1024
+  np.testing.assert_array_equal(dicom.read(tmp_path).voxels, expected)
+
+
+def test_padding_is_found_under_an_overlay(tmp_path):
+  values = stored().astype(np.int16) % 2900 - 900
+  values[:, 0, 0] = -2000
+  # Twelve bits, the sign not extended, an overlay in the topmost.
+  bits = (values & 0xFFF) | np.int16(-0x8000)
+  place(
+    tmp_path,
+    pixels=bits,
+    BitsStored=12,
+    HighBit=11,
+    PixelPaddingValue=-2000,
+    RescaleIntercept="0",
+  )
+  expected = values.T.copy()
+  expected[0, 0] = -1024
+  np.testing.assert_array_equal(dicom.read(tmp_path).voxels, expected)
+
+
 def test_padding_may_be_a_range(tmp_path):
   pixels = stored().astype(np.int16)
   pixels[:, 0, :3] = -2000, -1900, -1800
@@ -192,6 +224,18 @@ def test_no_rescale_is_told(tmp_path):
     )
   np.testing.assert_array_equal(volume.voxels, stored().T)
   assert not volume.source.intact
+
+
+@pytest.mark.parametrize("key", ["RescaleSlope", "RescaleIntercept"])
+def test_a_slice_without_rescale_among_others_is_refused(tmp_path, key):
+  place(tmp_path)
+  path = tmp_path / "IM003"
+  dataset = pydicom.dcmread(path)
+  del dataset[key]
+  save(dataset, path)
+  said = "1 of 12 slices have no rescale .* Fix: export"
+  with pytest.raises(InputError, match=said):
+    dicom.read(tmp_path)
 
 
 def test_loss_is_told(tmp_path):

@@ -246,7 +246,13 @@ def _write_case(
     write_report(report, volume, result)
     if source is not None:
       checkpoint = str(result.run["checkpoint_sha256"])
-      write_dicom_seg(segmentation, result.mask, source, checkpoint)
+      write_dicom_seg(
+        segmentation,
+        result.mask,
+        source,
+        checkpoint,
+        abstained=result.abstained,
+      )
     write_text(part / RUN, json.dumps(dict(result.run), indent=1) + "\n")
     check_target(out, result.case)
     replace_folder(part, target)

@@ -8,12 +8,13 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vf_jax.errors import InputError
 from vf_jax.io.ct import case_name
+from vf_jax.io.dicom_files import walk
 from vf_jax.io.dicom_studies import examinations, find_study
-from vf_jax.io.results import RUN, read_run
+from vf_jax.io.results import read_run
 from vf_jax.io.text import read_text
 
 Say = Callable[[str], None]
@@ -27,7 +28,6 @@ _MASK_FOLDERS = {
   *("derivatives", "labelstr", "labelsts", "labels", "masks"),
   *("segmentations",),
 }
-_LOST = "lost+found"  # at the top of a disk; closed to all, and no one's
 _LIST_BYTES = 64 << 20
 
 
@@ -76,7 +76,7 @@ def find_cases(
   A folder of DICOM files of one examination is one case. Any other folder is
   searched: each NIfTI, MetaImage and zip file in it is a case, masks by their
   name and results of vf_jax excepted, and so is the folder of each DICOM
-  examination. Links to folders are followed, once each.
+  examination. Links to folders are followed, once each and not upwards.
 
   Args:
     paths: files and folders.
@@ -110,7 +110,8 @@ def _search(top: pathlib.Path, say: Say) -> list[CaseInput]:
   volumes: list[pathlib.Path] = []
   passed: list[pathlib.Path] = []
   studies: dict[pathlib.Path, str] = {}
-  for folder, names in _walk(top):
+  for root, names in () if read_run(top) else walk(top, _refuse):
+    folder = pathlib.Path(root)
     above = folder.relative_to(top).parts
     masks = any(part.lower() in _MASK_FOLDERS for part in above)
     inner = {name for name in names if _VOLUME.search(name)}
@@ -141,21 +142,6 @@ def _search(top: pathlib.Path, say: Say) -> list[CaseInput]:
 def _long_name(place: pathlib.Path, top: pathlib.Path) -> str:
   parts = place.relative_to(top).parts
   return "_".join((*parts[:-1], case_name(place))).removesuffix("_ct")
-
-
-def _walk(top: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
-  """Folders with their files; hidden ones and results are left out."""
-  seen = set()
-  for root, folders, names in os.walk(top, onerror=_refuse, followlinks=True):
-    real = os.path.realpath(root)
-    if real in seen or (RUN in names and read_run(root)):
-      folders.clear()
-      continue
-    seen.add(real)
-    folders[:] = sorted(
-      f for f in folders if not f.startswith(".") and f != _LOST
-    )
-    yield pathlib.Path(root), sorted(n for n in names if not n.startswith("."))
 
 
 def _refuse(error: OSError) -> None:

@@ -79,8 +79,8 @@ def read(
 
   Raises:
     InputError: if there is no CT, a choice is needed (it is listed), slices
-      are missing, repeated, damaged or unevenly spaced, or a decoder is not
-      installed.
+      are missing, repeated, damaged or unevenly spaced, some alone have no
+      rescale, or a decoder is not installed.
 
   Units:
     HU; affine in mm, RAS+.
@@ -257,7 +257,15 @@ def _voxels(
 ) -> np.ndarray:
   """Decodes all slices into one array."""
   rescales = {(frame.slope, frame.intercept) for _, frame in slices}
-  if (None, None) in rescales:
+  unscaled = sum(frame.slope is None for _, frame in slices)
+  if unscaled and len(rescales) > 1:
+    raise InputError(
+      name,
+      f"{unscaled} of {len(slices)} slices have no rescale slope and "
+      "intercept, the others have.",
+      "export the series again; without them, those slices are not in HU.",
+    )
+  if unscaled:
     notes.append("has no rescale slope and intercept; values as stored.")
   elif len(rescales) > 1:
     notes.append(f"has {len(rescales)} rescales; each slice got its own.")

@@ -7,9 +7,10 @@ import abc
 import contextlib
 import io
 import os
+import pathlib
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from vf_jax.errors import InputError
@@ -19,6 +20,7 @@ from vf_jax.io.stream import open_bytes
 _MAX_FILES = 50_000
 # No deflate stream can expand further than this (zlib's technical notes).
 _DEFLATE_LIMIT = 1032
+_LOST = "lost+found"  # at the top of a disk; closed to all, and no one's
 _FEWER = "give the folder of one examination."
 
 
@@ -58,15 +60,17 @@ class _Folder(Files):
 
 
 class _Archive(Files):
-  """Files of a zip archive, read in memory and never written to disk."""
+  """Files of a zip archive, read in memory and never written to disk.
+
+  Hidden ones are left out, and what the macOS Finder adds to each.
+  """
 
   def __init__(self, archive: zipfile.ZipFile, path: str, max_bytes: int):
     self._archive, self._max_bytes = archive, max_bytes
-    self._infos = [info for info in archive.infolist() if not info.is_dir()]
-    self.names = tuple(f"{path}/{info.filename}" for info in self._infos)
-    if len(self._infos) > _MAX_FILES:
-      raise InputError(path, f"holds {len(self._infos):,} files.", _FEWER)
-    for info in self._infos:
+    self._infos = []
+    for info in archive.infolist():
+      if info.is_dir():
+        continue
       parts = re.split(r"[/\\]", info.filename)
       if ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:", parts[0]):
         raise InputError(
@@ -74,6 +78,12 @@ class _Archive(Files):
           f"holds {info.filename[:80]!r}, a path out of the archive.",
           "it may be an attack; pack the series anew.",
         )
+      if not any(map(_is_hidden, parts)):
+        self._infos.append(info)
+    self.names = tuple(f"{path}/{info.filename}" for info in self._infos)
+    if len(self._infos) > _MAX_FILES:
+      raise InputError(path, f"holds {len(self._infos):,} files.", _FEWER)
+    for info in self._infos:
       if info.flag_bits & 1:
         fault = f"holds {info.filename[:80]!r}, which is encrypted."
         raise InputError(path, fault, "unpack it with its password first.")
@@ -107,6 +117,11 @@ class _Archive(Files):
       raise InputError(
         name, f"is damaged: {error}.", "pack it anew."
       ) from error
+
+
+def _is_hidden(part: str) -> bool:
+  """Whether a part of a path hides what is below it; `.` does not."""
+  return part == "__MACOSX" or (part.startswith(".") and part != ".")
 
 
 @contextlib.contextmanager
@@ -146,29 +161,51 @@ def list_files(folder: str) -> list[str]:
   """Lists the files that a folder's series may be made of.
 
   Args:
-    folder: it is searched with its subfolders, links to folders excepted.
+    folder: it is searched as `walk` does.
 
   Returns:
-    Every file, in the order of the names, but hidden ones and those of
-    subfolders that hold a result of vf_jax.
+    Every file, in the order of the names.
 
   Raises:
     InputError: if there are too many, or a folder cannot be read.
   """
   found: list[str] = []
-  for root, folders, names in os.walk(folder, onerror=_refuse):
-    if RUN in names and root != folder and read_run(root):
-      folders.clear()
-      continue
-    folders[:] = sorted(name for name in folders if not name.startswith("."))
-    found += [
-      os.path.join(root, name)
-      for name in sorted(names)
-      if not name.startswith(".")
-    ]
+  for root, names in walk(folder, _refuse):
+    found += [os.path.join(root, name) for name in names]
     if len(found) > _MAX_FILES:
       raise InputError(folder, f"holds over {_MAX_FILES:,} files.", _FEWER)
   return found
+
+
+def walk(
+  top: str | os.PathLike[str], refuse: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str]]]:
+  """Walks a folder and its subfolders, each once.
+
+  Links to folders are followed, but not to where the walk has been nor to a
+  folder that `top` lies in. Whoever finds a case and whoever reads it have to
+  see the same files, so both walk by this.
+
+  Args:
+    top: the folder.
+    refuse: is told of a folder that cannot be read.
+
+  Yields:
+    Each folder with the names of its files, sorted; hidden ones, `lost+found`
+    and subfolders that hold a result of vf_jax are left out.
+  """
+  seen = set(map(str, pathlib.Path(os.path.realpath(top)).parents))
+  for root, folders, names in os.walk(top, onerror=refuse, followlinks=True):
+    real = os.path.realpath(root)
+    result = RUN in names and root != os.fspath(top) and read_run(root)
+    if real in seen or result:
+      folders.clear()
+      continue
+    seen.add(real)
+    folders[:] = sorted(
+      f for f in folders if not f.startswith(".") and f != _LOST
+    )
+    yield root, sorted(n for n in names if not n.startswith("."))
 
 
 def _refuse(error: OSError) -> None:

@@ -93,7 +93,7 @@ def decode(
     indices: which frames, ascending.
 
   Yields:
-    Stored values of one frame, (row, column).
+    Stored values of one frame, (row, column), with the bits that are not used.
 
   Raises:
     InputError: if the file is cut short or damaged.
@@ -103,7 +103,12 @@ def decode(
   with files.open(header.number, whole=True) as file:
     _check_complete(file, header)
     frames = pixels.iter_pixels(
-      file, indices=indices, raw=True, transfer_syntax_uid=header.syntax
+      file,
+      indices=indices,
+      raw=True,
+      transfer_syntax_uid=header.syntax,
+      # `to_hounsfield` looks at them before it masks them away.
+      correct_unused_bits=False,
     )
     # It must end before its file is closed.
     with contextlib.closing(frames):
@@ -171,7 +176,7 @@ def to_hounsfield(
   """Rescales stored values; padding becomes air.
 
   Args:
-    stored: of one frame, (row, column).
+    stored: of one frame, (row, column), as `decode` gives it.
     header: of its file.
     frame: its rescale.
     padding: whether padding may be replaced.
@@ -180,6 +185,7 @@ def to_hounsfield(
   Returns:
     HU, int64 if `whole`, else float64.
   """
+  raw = stored
   unused = stored.dtype.itemsize * 8 - header.bits[0]
   if unused:
     # Sign bits, or overlays of old, may be in the bits that are not used.
@@ -193,5 +199,7 @@ def to_hounsfield(
     values = stored.astype(np.float64) * slope + intercept
   if header.padding is not None and padding:
     low, high = header.padding
-    values[(stored >= low) & (stored <= high)] = AIR_HU
+    # Padding may fill the bits that are not used, as 63536 in 12 of 16.
+    for found in (raw, stored):
+      values[(found >= low) & (found <= high)] = AIR_HU
   return values

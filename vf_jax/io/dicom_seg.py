@@ -31,6 +31,12 @@ _NEEDED = (
   *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
   "ReferringPhysicianName",
 )
+# LO, 64 characters; and ST, 1024.
+_UNSURE = "Vertebrae; level unsure: all may be one off, a person decides"
+_UNSURE_SEGMENT = (
+  "Level unsure: every level of this scan may be one off; a person should "
+  "decide."
+)
 _CODED = {
   *(f"C{n}" for n in range(1, 8)),
   *(f"T{n}" for n in range(1, 13)),
@@ -82,6 +88,8 @@ def write_dicom_seg(
   mask: UInt8[np.ndarray, "x y z"],
   source: SegSource,
   checkpoint: str,
+  *,
+  abstained: bool = False,
 ) -> None:
   """Writes a mask as DICOM SEG.
 
@@ -90,6 +98,8 @@ def write_dicom_seg(
     mask: VerSe codes on the grid of the series, as `dicom.read` gives it.
     source: the series.
     checkpoint: digest of the weights, named in the file.
+    abstained: whether every level may be one off; the descriptions of the
+      file and of its segments say so.
 
   Raises:
     InputError: if the mask is empty or does not lie on the series, or the
@@ -109,7 +119,7 @@ def write_dicom_seg(
         source_images=source.images,
         pixel_array=_segment_numbers(mask, codes, source.order),
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=_describe(hd, codes, checkpoint),
+        segment_descriptions=_describe(hd, codes, checkpoint, abstained),
         series_instance_uid=hd.UID(),
         series_number=_number(source.images[0]) + 1000,
         series_description="Vertebrae (vf_jax), not for clinical use",
@@ -121,7 +131,7 @@ def write_dicom_seg(
         device_serial_number=checkpoint[:16],
         specific_character_set="ISO_IR 192",
         content_label="VERTEBRAE",
-        content_description="Vertebrae by level",
+        content_description=_UNSURE if abstained else "Vertebrae by level",
         omit_empty_frames=True,
       )
   except (AttributeError, TypeError, ValueError, KeyError) as error:
@@ -238,7 +248,9 @@ def _number(image: Any) -> int:
   return int(image.get("SeriesNumber") or 0) % 100_000
 
 
-def _describe(hd: Any, codes: list[int], checkpoint: str) -> list[Any]:
+def _describe(
+  hd: Any, codes: list[int], checkpoint: str, abstained: bool
+) -> list[Any]:
   """One description a segment, in the order of the codes."""
   codedict = import_pydicom("DICOM SEG", "pydicom.sr.codedict").codes
   algorithm = hd.AlgorithmIdentificationSequence(
@@ -265,4 +277,7 @@ def _describe(hd: Any, codes: list[int], checkpoint: str) -> list[Any]:
         anatomic_regions=[codedict.SCT.Spine],
       )
     )
+    if abstained:
+      # highdicom has no argument for it.
+      described[-1].SegmentDescription = _UNSURE_SEGMENT
   return described

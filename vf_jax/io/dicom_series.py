@@ -278,13 +278,17 @@ def _directions(
 
 
 def _once(stack: Stack, notes: list[str]) -> list[Slice]:
-  """Slices by depth; copies of a file are dropped."""
+  """Slices by depth; copies of a file are dropped.
+
+  The same UID elsewhere is no copy: some exporters give one UID to several.
+  """
   order = np.argsort(stack.depths, kind="stable")
-  seen: set[tuple[str, int]] = set()
+  seen: set[tuple[str, int, tuple[float, ...]]] = set()
   slices: list[Slice] = []
   for place in order.tolist():
     header, frame = stack.slices[place]
-    key = header.instance, frame.index
+    where = tuple(round(value, 2) for value in frame.position)
+    key = header.instance, frame.index, where
     if key not in seen:
       slices.append((header, frame))
     seen.add(key)

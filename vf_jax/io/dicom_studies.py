@@ -23,11 +23,13 @@ def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
     names: of its files; the first few are looked at.
 
   Returns:
-    Study instance UID of its first DICOM file; None if there is no such file.
+    Study instance UID of its first DICOM file; if that has none, words that no
+    other folder gets; None if there is no such file.
 
   Raises:
     InputError: if there is one and pydicom is not installed.
   """
+  unnamed = f"unnamed {folder}"
   for name in names[:_LOOKED_AT]:
     path = folder / name
     try:
@@ -44,14 +46,14 @@ def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
             force=True,
             specific_tags=["StudyInstanceUID"],
           )
-        return str(dataset.get("StudyInstanceUID") or "unnamed")
+        return str(dataset.get("StudyInstanceUID") or unnamed)
     except InputError:
       raise
     except OSError:
       continue
     except Exception:
       # Damaged: the reader says how when the case is read.
-      return "unnamed"
+      return unnamed
   return None
 
 
@@ -69,7 +71,8 @@ def examinations(
 
   Returns:
     One folder for each examination, sorted; `top` itself if it holds nothing
-    else, or if several share a folder and have to be told apart by series.
+    else. Where one lies inside another's folder, that folder alone: they have
+    to be told apart by series.
   """
   below: dict[pathlib.Path, set[str]] = {}
   for folder, study in (*studies.items(), *((place, "") for place in others)):
@@ -80,5 +83,4 @@ def examinations(
     while folder != top and len(below[folder.parent]) == 1:
       folder = folder.parent
     found.add(folder)
-  mixed = any(above in found for one in found for above in one.parents)
-  return [top] if mixed else sorted(found)
+  return sorted(one for one in found if found.isdisjoint(one.parents))
