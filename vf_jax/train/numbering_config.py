@@ -42,7 +42,7 @@ class NumberingConfig:
   depth: int = 2
   heads: int = 4
   dropout: float = 0.15
-  members: int = 1
+  members: int = 3
   steps: int = 2000
   batch: int = 64
   learning_rate: float = 2e-3
