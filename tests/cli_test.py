@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import nibabel
 import numpy as np
@@ -66,6 +68,50 @@ def test_help_and_mistakes_load_neither_jax_nor_numpy():
     modules = imported(start(*arguments, python=["-X", "importtime"]).stderr)
     assert "vf_jax.cli" in modules
     assert not modules & {"jax", "numpy", "nibabel", "scipy", "flax"}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+@pytest.mark.parametrize("closed", ["out", "err", "none"])
+def test_a_full_disk_behind_the_output_leaves_the_exit_code(closed):
+  """Of help, of a mistake, and of a command that prints nothing there."""
+  with open("/dev/full", "w") as full:
+    done = subprocess.run(
+      [sys.executable, "-m", "vf_jax", *(["--help"] * (closed != "err"))],
+      stdout=full if closed != "err" else None,
+      stderr=full if closed != "out" else subprocess.PIPE,
+      cwd=ROOT,
+      check=False,
+    )
+  assert done.returncode == (2 if closed == "err" else 0)
+  if closed == "out":
+    assert b"not all lines were shown: No space left" in done.stderr
+    assert b"Exception" not in done.stderr
+
+
+def test_a_reader_that_goes_away_ends_no_work(monkeypatch, tmp_path):
+  """A line that nobody reads in the middle of a command is no fault of it."""
+
+  class Gone(io.StringIO):
+    def write(self, text):
+      raise BrokenPipeError
+
+  done = []
+
+  def work(*arguments, report, **options):
+    found = types.SimpleNamespace(case="a", status="checked", record=None)
+    report(found)
+    done.append(True)
+    return []
+
+  monkeypatch.setattr("vf_jax.multispine.prepare.prepare", work)
+  monkeypatch.setattr(
+    "vf_jax.multispine.prepare.describe_findings", lambda found: ""
+  )
+  stream = Gone()
+  monkeypatch.setattr(sys, "stdout", stream)
+  assert cli.main(["prepare", "m.json", "--check-only"]) == 0
+  assert done == [True]
+  assert sys.stdout is stream
 
 
 def test_the_script_of_the_package_is_the_same_command():
@@ -182,6 +228,29 @@ def test_an_empty_checkpoint_is_not_the_default_one(capsys):
   arguments = ["predict", "x.nii", "--out", "o", "--checkpoint", ""]
   assert cli.main(arguments) == 3
   assert "neither a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("given", "code", "words"),
+  [
+    (["empty"], 3, "holds no CT"),
+    (["--list", "none.txt"], 3, "cannot be read"),
+    (["--list", "list.txt"], 2, "lists nothing"),
+    (["a/x.nii", "b/x.nii"], 2, "gives the case name 'x'"),
+  ],
+)
+def test_an_input_is_refused_and_a_mistake_is_usage(
+  given, code, words, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "empty").mkdir()
+  (tmp_path / "list.txt").touch()
+  assert cli.main(["predict", *given, "--out", "o"]) == code
+  said = capsys.readouterr().err
+  assert said.startswith("vf-jax: ")
+  assert f"{words}" in said
+  assert "Fix: " in said or given[-1] == "none.txt"
+  assert not (tmp_path / "o").exists()
 
 
 def test_damaged_weights_are_refused(tmp_path, capsys):

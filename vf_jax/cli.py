@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO, cast
 
 from vf_jax import cli_data, cli_evaluate, cli_predict
 from vf_jax.cli_data import DONE, REFUSED
@@ -34,12 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
   Returns:
     The exit code.
   """
-  from vf_jax.errors import ConfigError, NonFiniteLossError, VfError
-
   _say_input_warnings_plainly()
   # A file may have a name that the terminal cannot show.
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
+  with _forgiving_output():
+    return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+  from vf_jax.errors import ConfigError, NonFiniteLossError, VfError
+
   arguments = list(sys.argv[1:] if argv is None else argv)
   if arguments[:1] == ["train"]:
     if argv is None:
@@ -66,6 +73,76 @@ def main(argv: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     print("vf-jax: interrupted", file=sys.stderr)
     return _INTERRUPTED
+
+
+class _Forgiving:
+  """A standard stream that takes every line, shown or not."""
+
+  def __init__(self, stream: Any):
+    self._stream = stream
+    self.lost = ""  # why lines are missing
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+  def write(self, text: str) -> int:
+    self._try(lambda: self._stream.write(text))
+    return len(text)
+
+  def flush(self) -> None:
+    self._try(self._stream.flush)
+
+  def isatty(self) -> bool:
+    return self._stream.isatty()
+
+  def close_down(self) -> None:
+    """Brings out what is left, or lets it lead to nowhere.
+
+    NOTE: what is still in a buffer would fail again when Python ends, and its
+    exit code be 120 whatever became of the command.
+    """
+    self.flush()
+    if self.lost:
+      self._drop()
+
+  def _try(self, action: Callable[[], object]) -> None:
+    try:
+      action()
+    except BrokenPipeError:  # its reader has seen enough
+      self._drop()
+    except (OSError, ValueError) as error:  # ValueError: it was closed
+      self.lost = getattr(error, "strerror", None) or str(error)
+
+  def _drop(self) -> None:
+    with contextlib.suppress(OSError, ValueError):
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      try:
+        os.dup2(nowhere, self._stream.fileno())
+      finally:
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _forgiving_output() -> Iterator[None]:
+  """Lets no command fail by what it cannot show.
+
+  A reader that went away (`| head -1`) or a full disk behind standard output
+  ends no work that is under way, and changes no exit code.
+  """
+  # Python has no stream where the shell closed it (`>&-`).
+  usual = sys.stdout, sys.stderr
+  out, err = (None if s is None else _Forgiving(s) for s in usual)
+  sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+  try:
+    yield
+  finally:
+    sys.stdout, sys.stderr = usual
+    if out is not None:
+      out.close_down()
+      if out.lost and err is not None:
+        err.write(f"vf-jax: warning: not all lines were shown: {out.lost}\n")
+    if err is not None:
+      err.close_down()
 
 
 def _say_input_warnings_plainly() -> None:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 
-DONE, FAILED, USAGE, REFUSED = 0, 1, 2, 3
+DONE, FAILED, REFUSED = 0, 1, 3
 _NAMED = 20
 
 
@@ -149,14 +149,10 @@ def _predict(
   def say(text: str) -> None:
     print(f"vf-jax: {text}", file=sys.stderr, flush=True)
 
-  try:
-    paths = [*options.ct]
-    for name in options.list:
-      paths += read_list(name)
-    cases = find_cases(paths, one_each=options.series is not None, say=say)
-  except InputError as error:
-    say(str(error))
-    return USAGE
+  paths = [*options.ct]
+  for name in options.list:
+    paths += read_list(name)
+  cases = find_cases(paths, one_each=options.series is not None, say=say)
   shard = meet() if options.distributed else split_further(options.shard)
   predictor = load(options.checkpoint)
   cases = take_shard(cases, shard)

@@ -147,6 +147,9 @@ def test_patients_by_table(tmp_path):
     ("name,patient\nb,p1\n", "no columns"),
     ("case,patient\nb,p1\nc,\n", "line 3"),
     ("case,patient\nb,p1\nb,p2\n", "to p1 and to p2"),
+    ('case,patient\nb,p1\nc,"p1\n', "after line 2: .*Fix: mend the quoting"),
+    ('case,"patient\n', "after line 0: .*Fix: mend the quoting"),
+    (f"case,patient\nb,{'p' * 200_000}\n", "field larger"),
     ("", "no columns"),
   ],
 )

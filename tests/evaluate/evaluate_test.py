@@ -27,10 +27,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 QUICK = SummaryOptions(replicates=200)
 
 
-def run(*arguments, python=()):
+def run(*arguments, python=(), stdout=subprocess.PIPE):
   return subprocess.run(
     [sys.executable, *python, "-m", "vf_jax", "evaluate", *map(str, arguments)],
-    capture_output=True,
+    stdout=stdout,
+    stderr=subprocess.PIPE,
     text=True,
     timeout=300,
     check=False,
@@ -390,3 +391,58 @@ def test_boxes_below_the_threshold_count_for_curves_only(
   assert found["lesion_recall_iou"]["value"] == 0.0
   counted = [row["detections"] for row in rows(tmp_path / "cases.csv")]
   assert counted == ["0", "0"]
+
+
+@pytest.mark.parametrize("also_refused", [False, True])
+def test_a_failure_on_every_case_is_ours_and_no_refusal(
+  predictions, references, tmp_path, monkeypatch, capsys, also_refused
+):
+  for name in ("a", "b"):
+    references.add(name, spine())
+    predictions.add(name, spine())
+
+  def fail(job):
+    if also_refused and job[0].reference.name == "a":
+      raise InputError("a_seg-vert_msk.nii.gz", "is no mask.")
+    raise MemoryError("whole body")
+
+  monkeypatch.setattr(evaluate_module, "measure_case", fail)
+  out = tmp_path / "o"
+  code = cli.main([
+    "evaluate", "--pred", str(predictions.root), "--ref", str(references.root),
+    "--out", str(out), "--workers", "0",
+  ])  # fmt: skip
+  said = capsys.readouterr()
+  assert code == 1, said.err
+  assert "b: vf_jax failed: MemoryError: whole body" in said.err
+  assert ("is no mask" in said.err) == also_refused
+  content, found = measures(out)
+  assert (content["cases"], found) == (0, {})
+  assert list(content["failed"]) == (["b"] if also_refused else ["a", "b"])
+  assert rows(out / "cases.csv") == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+@pytest.mark.parametrize("end", ["pipe", "/dev/full"])
+def test_what_cannot_be_shown_leaves_tables_and_exit_code(
+  predictions, references, tmp_path, end
+):
+  """`vf-jax evaluate ... | true`, and `> /dev/full`."""
+  references.add("a", spine())
+  predictions.add("a", spine())
+  if end == "pipe":
+    reader, target = os.pipe()
+    os.close(reader)
+  else:
+    target = os.open(end, os.O_WRONLY)
+  out = tmp_path / "o"
+  words = (
+    "--pred", predictions.root, "--ref", references.root, "--out", out,
+    "--replicates", 50, "--workers", 0,
+  )  # fmt: skip
+  done = run(*words, stdout=target)
+  os.close(target)
+  assert done.returncode == 0, done.stderr
+  assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+  lost = "vf-jax: warning: not all lines were shown: No space left on device\n"
+  assert done.stderr == ("" if end == "pipe" else lost)

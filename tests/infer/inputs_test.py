@@ -8,7 +8,7 @@ import os
 import pydicom
 import pytest
 
-from vf_jax.errors import InputError
+from vf_jax.errors import ConfigError, InputError
 from vf_jax.infer.inputs import find_cases, read_list, take_shard
 from vf_jax.io.dicom_files import list_files
 
@@ -197,7 +197,7 @@ def test_lists(tmp_path):
   found = read_list(tmp_path / "list.txt")
   assert list(names(*found)) == ["ä 1", "-x"]
   (tmp_path / "empty.txt").write_text("# nothing\n")
-  with pytest.raises(InputError, match="lists nothing"):
+  with pytest.raises(ConfigError, match="lists nothing"):
     read_list(tmp_path / "empty.txt")
 
 
@@ -205,7 +205,7 @@ def test_what_holds_no_case_or_one_name_twice_is_refused(tmp_path):
   touch(tmp_path, "masks/a_seg.nii", "a/x_ct.nii.gz", "b/X.nii")
   with pytest.raises(InputError, match="holds no CT"):
     find_cases([tmp_path / "masks"])
-  with pytest.raises(InputError, match=r"b/X\.nii: .*'X', as .*a/x_ct\.nii"):
+  with pytest.raises(ConfigError, match=r"b/X\.nii: .*'X', as .*a/x_ct\.nii"):
     find_cases([tmp_path / "a", tmp_path / "b"])
 
 

@@ -646,3 +646,43 @@ def test_what_killed_runs_left_a_day_ago_is_swept(quick, scans, tmp_path):
   assert not any(top.exists() for top in tops)
   assert young.exists()
   assert mine.exists()
+
+
+@pytest.mark.parametrize(
+  ("file", "content", "listed"),
+  [
+    ("b/run.json", "[" * 9999, []),
+    (".failures/b.json", "[" * 9999, ["b"]),
+    (".failures/b.json", '{"case": {"b": 1}}', ["b"]),
+    (
+      ".failures/b.json",
+      '{"case": ["x"], "input": 1, "fault": "f", "fix": "", "traceback": ""}',
+      ["['x']", "b"],
+    ),
+  ],
+  ids=("deep run", "deep failure", "half failure", "failure of a list"),
+)
+def test_a_damaged_record_does_not_stop_the_table(
+  quick, scans, tmp_path, file, content, listed
+):
+  out = tmp_path / "out"
+  run(quick, scans, out)
+  (out / ".failures").mkdir(exist_ok=True)
+  (out / file).write_text(content)
+  write_summary(out)
+  assert sorted(table(out)) == sorted(["a", "c", "d", *listed])
+
+
+def test_another_scan_is_not_replaced_because_the_first_is_gone(
+  quick, scans, tmp_path
+):
+  out, others = tmp_path / "out", tmp_path / "others"
+  run(quick, scans, out)
+  scans.rename(others)
+  os.utime(others / "a_ct.nii.gz", ns=(1, 1))  # another one by its time
+  result = run(quick, others, out)
+  assert list(result.refused) == ["a"]
+  assert "--overwrite" in result.refused["a"]
+  assert result.done == ("b", "c", "d")
+  more = run(quick, others, out, CohortOptions(overwrite=True))
+  assert more.done == ("a", "b", "c", "d")

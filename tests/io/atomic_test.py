@@ -115,3 +115,50 @@ def test_row_76_killed_in_mid_write(tmp_path):
   done = subprocess.run([sys.executable, "-c", code, os.fspath(path)])
   assert done.returncode == -9
   assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("number", [2, 3])
+def test_ctrl_c_between_the_renames_leaves_a_whole_folder(
+  tmp_path, monkeypatch, number, moment
+):
+  """The second rename takes the old folder away, the third brings the new."""
+  part, target = tmp_path / ".a.part", tmp_path / "a"
+  for folder, text in ((part, "new"), (target, "old")):
+    folder.mkdir()
+    (folder / "run.json").write_text(text)
+  rename, calls = os.replace, []
+
+  def stopped(source, goal):
+    calls.append(goal)
+    if len(calls) != number:
+      return rename(source, goal)
+    if moment == "after":
+      rename(source, goal)
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(os, "replace", stopped)
+  with pytest.raises(KeyboardInterrupt):
+    atomic.replace_folder(part, target)
+  done = (number, moment) == (3, "after")
+  assert (target / "run.json").read_text() == ("new" if done else "old")
+  assert names(tmp_path) == (["a"] if done else [".a.part", "a"])
+
+
+def test_an_old_folder_that_cannot_be_put_back_is_kept(tmp_path, monkeypatch):
+  part, target = tmp_path / ".a.part", tmp_path / "a"
+  for folder, text in ((part, "new"), (target, "old")):
+    folder.mkdir()
+    (folder / "run.json").write_text(text)
+  rename = os.replace
+
+  def broken(source, goal):
+    if goal == target and not target.exists():
+      raise OSError(errno.EIO, "Input/output error")
+    rename(source, goal)
+
+  monkeypatch.setattr(os, "replace", broken)
+  with pytest.raises(OSError, match="Input/output"):
+    atomic.replace_folder(part, target)
+  (kept,) = tmp_path.glob(f".a.*{atomic.OLD}")
+  assert (kept / "run.json").read_text() == "old"

@@ -165,3 +165,10 @@ def test_without_dask_one_sentence_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, "dask", None)
   with pytest.raises(ConfigError, match=r"vf-jax\[cluster\]"):
     dict(run_jobs(_double, {"a": 1}, scheduler="tcp://nowhere:1"))
+
+
+def test_workers_are_counted_where_no_system_says_whose_cores(monkeypatch):
+  monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+  monkeypatch.setattr(os, "cpu_count", lambda: 2)
+  monkeypatch.setattr(engine, "available_memory", lambda: 1 << 40)
+  assert engine.default_workers() == 2

@@ -125,6 +125,31 @@ def test_a_damaged_run_is_said(make_case, tmp_path, content):
   assert "run.json is missing or damaged." in page.texts
 
 
+def test_a_training_run_beside_the_cases_is_no_case(make_case, tmp_path):
+  write_case(tmp_path, make_case, "a", pages=False)
+  run = tmp_path / "run"
+  run.mkdir()
+  (run / "run.json").write_text('{"config": {}, "from_step": 0}')
+  (run / "metrics.jsonl").touch()
+  page = Page(write_index(tmp_path).read_text())
+  assert "1 case" in page.texts
+  assert "run.json is missing or damaged." not in page.texts
+  # A CT of its name was refused: its row says nothing of an older result.
+  fail(tmp_path, "run")
+  page = Page(write_index(tmp_path).read_text())
+  assert "not done" in page.texts
+  assert not any("older" in text for text in page.texts)
+
+
+def test_a_run_without_its_words_beside_files_of_a_case_is_damaged(
+  make_case, tmp_path
+):
+  write_case(tmp_path, make_case, "a", pages=False)
+  (tmp_path / "a" / "run.json").write_text("{}")
+  page = Page(write_index(tmp_path).read_text())
+  assert "run.json is missing or damaged." in page.texts
+
+
 def fail(folder, name, text=None):
   record = {"case": name, "fault": "holds <no> image.", "fix": "look."}
   (folder / ".failures").mkdir(exist_ok=True)

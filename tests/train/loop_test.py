@@ -21,7 +21,7 @@ from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.record import ARRAYS, PreparedCase
 from vf_jax.multispine.store import Store
 from vf_jax.multispine.store_writer import finish, write_case
-from vf_jax.train import checkpoint
+from vf_jax.train import checkpoint, loop
 from vf_jax.train.loop import train
 
 LINE = re.compile(
@@ -142,6 +142,43 @@ def test_sigterm_saves_and_stops_in_order(
   assert (facts["from_step"], len(facts["earlier"])) == (step, 1)
   assert facts["earlier"][0]["from_step"] == 0
   assert facts["earlier"][0]["git"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ctrl_c_stops_after_a_step_as_sigterm_does(number):
+  usual = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with loop._stop_signal() as asked:
+      assert not asked(1)
+      signal.raise_signal(number)
+      assert asked(2)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is usual[signal.SIGTERM]
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once():
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with loop._stop_signal() as asked:
+      signal.raise_signal(signal.SIGINT)
+      assert asked(1)
+      with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_in_the_background_ignores_ctrl_c_as_its_shell_wants():
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    with loop._stop_signal() as asked:
+      signal.raise_signal(signal.SIGINT)
+      assert not asked(1)
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_goes_on_on_another_mesh(uninterrupted, test_config, tmp_path):

@@ -223,19 +223,23 @@ def _read_patients(
 ) -> dict[str, str]:
   fix = "its first line must be case,patient, with one line a case."
   text = read_text(path, "table of patients", _MAX_TABLE, fix)
-  rows = csv.DictReader(io.StringIO(text, newline=""))
-  if not {"case", "patient"} <= set(rows.fieldnames or ()):
-    raise InputError(path, "has no columns case and patient.", fix)
+  rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
   owner: dict[str, str] = {}
-  for row in rows:
-    case, patient = (row[key] or "" for key in ("case", "patient"))
-    case, patient = case.strip(), patient.strip()
-    if not case or not patient:
-      fault = f"line {rows.line_num} lacks its case or patient."
-      raise InputError(path, fault, fix)
-    if owner.setdefault(case, patient) != patient:
-      fault = f"gives '{case}' to {owner[case]} and to {patient}."
-      raise InputError(path, fault, fix)
+  try:
+    if not {"case", "patient"} <= set(rows.fieldnames or ()):
+      raise InputError(path, "has no columns case and patient.", fix)
+    for row in rows:
+      case, patient = (row[key] or "" for key in ("case", "patient"))
+      case, patient = case.strip(), patient.strip()
+      if not case or not patient:
+        fault = f"line {rows.line_num} lacks its case or patient."
+        raise InputError(path, fault, fix)
+      if owner.setdefault(case, patient) != patient:
+        fault = f"gives '{case}' to {owner[case]} and to {patient}."
+        raise InputError(path, fault, fix)
+  except csv.Error as error:
+    fault = f"after line {rows.line_num}: {error}."
+    raise InputError(path, fault, "mend the quoting.") from error
   missing = [case for case in cases if case not in owner]
   if missing:
     fault = f"lacks {_shown(missing)}."

@@ -96,7 +96,8 @@ def evaluate(
   Raises:
     ConfigError: no case is in both folders.
     InputError: a folder or table cannot be read or written, or no reference
-      at all.
+      at all. If vf_jax itself failed on what could be read, tables without a
+      case say so.
   """
   matching = match_cases(predictions, references, patients)
   folder = pathlib.Path(out)
@@ -115,9 +116,8 @@ def evaluate(
       refused[name] = str(result)
     else:  # One case must not cost the others.
       failed[name] = f"{type(result).__name__}: {result}"
-  if not found:
-    unread = failed | refused
-    first = unread[min(unread)]
+  if not found and not failed:
+    first = refused[min(refused)]
     raise InputError(
       references, f"holds no reference that can be read; the first: {first}"
     )

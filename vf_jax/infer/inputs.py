@@ -10,7 +10,7 @@ import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from vf_jax.errors import InputError
+from vf_jax.errors import ConfigError, InputError
 from vf_jax.io.ct import case_name
 from vf_jax.io.dicom_files import walk
 from vf_jax.io.dicom_studies import examinations, find_study
@@ -55,14 +55,14 @@ def read_list(path: str | os.PathLike[str]) -> list[pathlib.Path]:
     The paths, in order.
 
   Raises:
-    InputError: if it cannot be read or is empty.
+    ConfigError: if it is empty; `InputError` if it cannot be read.
   """
   text = read_text(path, "list of paths", _LIST_BYTES, "write one path a line.")
   lines = [line.strip() for line in text.splitlines()]
   folder = pathlib.Path(path).parent
   found = [folder / line for line in lines if line and not line.startswith("#")]
   if not found:
-    raise InputError(path, "lists nothing.", "write one path a line.")
+    raise ConfigError(f"{path}: lists nothing. Fix: write one path a line.")
   return found
 
 
@@ -89,8 +89,8 @@ def find_cases(
     folders above are part of the case's name.
 
   Raises:
-    InputError: if a folder holds no CT, one below it cannot be read, or two
-      cases have the same name.
+    InputError: if a folder holds no CT, or one below it cannot be read.
+    ConfigError: if two cases have the same name.
   """
   cases: dict[str, CaseInput] = {}
   for given in paths:
@@ -160,10 +160,9 @@ def _check_names(cases: Sequence[CaseInput]) -> None:
   for case in cases:
     other = seen.setdefault(case.name.casefold(), case)
     if other is not case:
-      raise InputError(
-        case.path,
-        f"gives the case name '{case.name}', as {other.path} does.",
-        "rename one, or predict them into different --out folders.",
+      raise ConfigError(
+        f"{case.path}: gives the case name '{case.name}', as {other.path} "
+        "does. Fix: rename one, or predict them into different --out folders."
       )
 
 

@@ -86,13 +86,15 @@ def check_same_input(folder: pathlib.Path, request: Mapping[str, Any]) -> None:
     request: of `request_of`.
 
   Raises:
-    InputError: if the folder holds the result of another file that still is
-      where it was.
+    InputError: if the folder holds the result of another file; one of the same
+      state that is gone from its place was moved, and is no other.
   """
-  run = read_run(folder)
-  other = run and run["request"].get("input")
-  mine = request["input"]
-  if isinstance(other, str) and other != mine and os.path.exists(other):
+  before = (read_run(folder) or {"request": {}})["request"]
+  other, mine = before.get("input"), request["input"]
+  if not isinstance(other, str) or other == mine:
+    return
+  same = before.get("files_sha256") == request["files_sha256"]
+  if os.path.exists(other) or not same:
     raise InputError(
       mine,
       f"has the case name '{folder.name}', as {other}, whose result is in "

@@ -30,6 +30,12 @@ COLUMNS = (
     "checkpoint_sha256",
   ),
 )
+DAMAGED = (
+  *(OSError, ValueError, LookupError, TypeError, AttributeError),
+  RecursionError,
+)
+"""What reading an entry of a damaged JSON file may raise."""
+
 _ROUNDS = 5
 _ANSWER = {True: "yes", False: "no", None: ""}  # none: of an older version
 
@@ -105,9 +111,9 @@ def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:
       content = json.loads(record.read_text("utf-8"))
       failed = record.parent.name == FAILURES
       row = _failed(content) if failed else _done(content, record.parent.name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+      rows.setdefault(row["case"], row)
+    except DAMAGED:
       continue  # of another program, or gone since
-    rows.setdefault(row["case"], row)
   return [rows[case] for case in sorted(rows)]
 
 
@@ -130,7 +136,7 @@ def _done(run: Mapping[str, Any], case: str) -> dict[str, Any]:
 
 def _failed(record: Mapping[str, Any]) -> dict[str, Any]:
   return {
-    "case": record["case"],
+    "case": str(record["case"]),
     "state": "failed" if record["traceback"] else "refused",
     "input": record["input"],
     "fault": f"{record['fault']} {record['fix']}".strip(),

@@ -20,6 +20,7 @@ PARTS = ".vf-*.part"
 OLD = ".old"
 """End of the name of a folder that `replace_folder` puts aside."""
 
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)  # there is a folder
 _TRIES = 20
 
 
@@ -165,21 +166,26 @@ def replace_folder(part: pathlib.Path, target: pathlib.Path) -> None:
       os.replace(part, target)
       return
     except OSError as error:
-      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+      if error.errno not in _TAKEN:
         raise
     old = target.with_name(f".{target.name}.{secrets.token_hex(4)}{OLD}")
-    with contextlib.suppress(FileNotFoundError):  # the other was faster
-      os.replace(target, old)
     try:
+      with contextlib.suppress(FileNotFoundError):  # the other was faster
+        os.replace(target, old)
       os.replace(part, target)
-      return
-    except OSError as error:
-      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+    except BaseException as error:
+      # NOTE: first of all: Ctrl-C between the two must not lose both.
+      if not os.path.lexists(target):
         with contextlib.suppress(OSError):
           os.replace(old, target)
+      if os.path.lexists(target):
+        shutil.rmtree(old, ignore_errors=True)
+      taken = isinstance(error, OSError) and error.errno in _TAKEN
+      if not taken:
         raise
-    finally:
+    else:
       shutil.rmtree(old, ignore_errors=True)
+      return
   raise OutputError(
     target,
     "other runs keep writing it.",

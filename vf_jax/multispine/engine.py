@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from vf_jax.errors import ConfigError
+from vf_jax.telemetry import usable_cores
 
 ATTEMPTS = 3
 CONNECT_SECONDS = 20  # a scheduler has to answer within
@@ -38,8 +39,8 @@ class WorkerDiedError(Exception):
 
 def default_workers() -> int:
   """As many workers as cores that this process may use and memory feeds."""
-  cores = len(os.sched_getaffinity(0))
-  return max(1, min(cores, available_memory() // _MEMORY_PER_WORKER))
+  fed = available_memory() // _MEMORY_PER_WORKER
+  return max(1, min(usable_cores(), fed))
 
 
 def available_memory(root: pathlib.Path = pathlib.Path("/")) -> int:

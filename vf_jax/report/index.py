@@ -17,15 +17,16 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from vf_jax.infer.summary import FAILURES, until_settled
+from vf_jax.infer.summary import DAMAGED, FAILURES, until_settled
 from vf_jax.io.atomic import write_text
+from vf_jax.io.results import RUN
 from vf_jax.report.script import SCRIPT, script_policy
 from vf_jax.report.style import INDEX_STYLE, STYLE
 
 _NONE = "\N{EN DASH}"
 _MARK = '<meta name="generator" content="vf-jax index">'
-# What reading an entry of a JSON file may raise.
-_DAMAGED = (OSError, ValueError, LookupError, TypeError, RecursionError)
+# What the run.json of a case says, of whatever version, and of training not.
+_WORDS = {"request", "state", "warnings"}
 
 
 def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -34,7 +35,7 @@ def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
   Args:
     folder: of all cases, as given to `--out`; each case is a sub-folder with
       its `run.json`, or was not done and has a file in `.failures/`. Other
-      folders, and hidden ones, are left out.
+      folders, as those of training runs, and hidden ones are left out.
 
   Returns:
     Path of the page: `index.html`, or `vf_jax_index.html` where an
@@ -60,14 +61,30 @@ def _is_ours(page: pathlib.Path) -> bool:
 
 
 def _page(root: pathlib.Path) -> str:
-  names = {path.parent.name for path in root.glob("*/run.json")}
-  names = {name for name in names if not name.startswith(".")}
+  names = {path.parent.name for path in root.glob(f"*/{RUN}")}
+  names = {
+    name
+    for name in names
+    if not name.startswith(".") and not _is_foreign(root / name)
+  }
   faults = _last_faults(root / FAILURES)
   cases = [
     _read_case(root / name, faults.get(name, ""))
     for name in sorted(names | set(faults))
   ]
   return _render(sorted(cases, key=lambda c: -len(c["warnings"])))
+
+
+def _is_foreign(folder: pathlib.Path) -> bool:
+  """Whether its run.json is whole, but of no case: training writes one too."""
+  try:
+    run = json.loads((folder / RUN).read_text("utf-8"))
+    if not isinstance(run, dict) or _WORDS & run.keys():
+      return False
+    begin = f"{folder.name}_"
+    return not any(name.startswith(begin) for name in os.listdir(folder))
+  except DAMAGED:
+    return False
 
 
 def _read_case(folder: pathlib.Path, fault: str) -> dict[str, Any]:
@@ -78,7 +95,7 @@ def _read_case(folder: pathlib.Path, fault: str) -> dict[str, Any]:
   def read(file: str, key: str) -> list[Any]:
     try:
       found = json.loads((folder / file).read_text("utf-8"))[key]
-    except _DAMAGED:
+    except DAMAGED:
       found = None
     if isinstance(found, list):
       return found
@@ -86,7 +103,7 @@ def _read_case(folder: pathlib.Path, fault: str) -> dict[str, Any]:
     return []
 
   # Unlike the method, it takes a name that no disk can hold.
-  if fault and not os.path.isfile(folder / "run.json"):
+  if fault and (not os.path.isfile(folder / RUN) or _is_foreign(folder)):
     return {
       "name": name,
       "made": False,
@@ -98,7 +115,7 @@ def _read_case(folder: pathlib.Path, fault: str) -> dict[str, Any]:
     }
   if fault:
     warnings.append(f"{fault} What is shown is older.")
-  noted = read("run.json", "warnings")
+  noted = read(RUN, "warnings")
   vertebrae = read(f"{name}_vertebrae.json", "vertebrae")
   sound = [v for v in vertebrae if _is_sound(v)]
   if len(sound) < len(vertebrae):
@@ -127,7 +144,7 @@ def _last_faults(folder: pathlib.Path) -> dict[str, str]:
       case, fault = str(record["case"]), str(record["fault"])
     except FileNotFoundError:
       continue
-    except _DAMAGED:
+    except DAMAGED:
       case, fault = path.stem, f"{FAILURES}/{path.name} is missing or damaged"
     faults[case] = f"The last run did not do this case: {fault.rstrip('.')}."
   return faults

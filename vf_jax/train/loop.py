@@ -354,9 +354,10 @@ def _progress(step, steps, metrics, speed, rest) -> None:
 
 @contextlib.contextmanager
 def _stop_signal() -> Iterator[Callable[[int], bool]]:
-  """Says after a step whether to save and end there: somebody sent SIGTERM.
+  """Says after a step whether to save and end there: by SIGTERM or Ctrl-C.
 
-  Several processes end after the same step, whichever of them was told.
+  A second Ctrl-C ends it at once. Several processes end after the same step,
+  whichever of them was sent SIGTERM.
   """
   if jax.process_count() > 1:
     yield multihost_utils.reached_preemption_sync_point
@@ -366,15 +367,25 @@ def _stop_signal() -> Iterator[Callable[[int], bool]]:
   def asked(_: int) -> bool:
     return bool(seen)
 
+  def stop(number: int, _: Any) -> None:
+    if number == signal.SIGINT and number in seen:
+      raise KeyboardInterrupt
+    seen.append(number)
+
+  old: dict[int, Any] = {}
   try:
-    old = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+      # A shell has its background jobs ignore Ctrl-C.
+      if signal.getsignal(wanted) != signal.SIG_IGN:
+        old[wanted] = signal.signal(wanted, stop)
   except ValueError:  # not the main thread: nobody signals us
     yield asked
     return
   try:
     yield asked
   finally:
-    signal.signal(signal.SIGTERM, old)
+    for caught, before in old.items():
+      signal.signal(caught, before)
 
 
 def _close(batches: Any) -> None:

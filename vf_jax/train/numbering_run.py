@@ -17,7 +17,7 @@ from vf_jax.io.atomic import make_folder, write_text
 from vf_jax.io.keypoints import is_held_back_by_verse, read_archive
 from vf_jax.io.named_arrays import write_arrays
 from vf_jax.labels import VERTEBRAE
-from vf_jax.telemetry import run_facts
+from vf_jax.telemetry import run_facts, usable_cores
 from vf_jax.train.numbering import (
   cross_validate,
   prepare,
@@ -61,7 +61,7 @@ def train_numbering(
   # Results are published; where the files lay on this machine is not.
   words = [os.path.basename(word) for word in facts["command"][1:]]
   facts["command"] = ["vf-jax", *words]
-  facts["cores"] = len(os.sched_getaffinity(0))
+  facts["cores"] = usable_cores()
   scans = [
     scan
     for scan in read_archive(data)
