@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from vf_jax.data.crops import SYNTHETIC
 from vf_jax.data.pipeline import cases_of_part, domain_names, make_batches
 from vf_jax.errors import ConfigError, InputError
-from vf_jax.multispine.splits import make_split, write_split
+from vf_jax.multispine.splits import Split, make_split, write_split
 
 
 @contextlib.contextmanager
@@ -188,6 +189,26 @@ def test_a_part_of_a_split_is_read_and_nothing_else(drawn, changed, tmp_path):
     make_batches(drawn, changed(split=str(path), part="tset"))
   with pytest.raises(InputError):
     make_batches(drawn, changed(split=str(tmp_path / "no.json"), part="train"))
+
+
+def test_a_split_that_parts_what_is_now_one_patient_is_refused(
+  cases, stored, tmp_path
+):
+  apart = stored(cases["neck-1"], cases["neck-2"], cases["bone-1"])
+  split = Split(
+    name="old", seed=0, rule="by hand", groups=(), leaks=(), domains={},
+    parts={"train": ("bone-1", "neck-1"), "validation": (),
+           "test": ("neck-2",), "excluded": ()},
+  )  # fmt: skip
+  path = tmp_path / "split.json"
+  write_split(path, split)
+  assert cases_of_part(apart, str(path), "test") == (2,)
+  record = dataclasses.replace(cases["neck-2"].record, subject="neck-1")
+  one = stored(dataclasses.replace(cases["neck-2"], record=record),
+               cases["neck-1"], cases["bone-1"])  # fmt: skip
+  message = r"one patient in several parts: neck-1 \(train\), neck-2 \(test\)"
+  with pytest.raises(InputError, match=message):
+    cases_of_part(one, str(path), "train")
 
 
 def test_a_batch_that_hosts_cannot_share_is_refused(drawn, config):

@@ -22,6 +22,7 @@ from drawn_scan import (
 from vf_jax.errors import InputError
 from vf_jax.multispine import tissues
 from vf_jax.multispine.case import Case, CentroidFile, MaskFile
+from vf_jax.multispine.checks.check import check
 from vf_jax.multispine.convert import convert
 from vf_jax.multispine.load import load
 from vf_jax.multispine.record import DEPTH_STEP_MM
@@ -253,7 +254,16 @@ def test_centres_of_mass_are_not_taken_for_body_centres(scan):
   case = prepare_case(entry, SPACING)
   assert case.record.centre_kind == "derived"
   del entry["mask"]
-  assert prepare_case(entry, SPACING).record.centres == {}
+  case = prepare_case(entry, SPACING)
+  assert case.record.centres == {}
+  assert "levels" not in case.record.annotates
+  (found,) = [f for f in check(load(Case(**entry))) if f.code == "unknown"]
+  assert found.severity == "warning"
+  assert "no level is known" in found.message
+  entry["centroids"] = CentroidFile(folder / "ctd.json")
+  case = prepare_case(entry, SPACING)
+  assert sorted(case.record.centres) == sorted(CENTRES)
+  assert "levels" in case.record.annotates
 
 
 def test_the_record_leads_back_to_the_native_grid(case):

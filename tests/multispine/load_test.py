@@ -9,7 +9,8 @@ import pydicom
 import pytest
 
 from vf_jax.errors import InputError
-from vf_jax.multispine.case import Case, MaskFile, MaskFiles
+from vf_jax.multispine.case import Case, LesionFile, MaskFile, MaskFiles
+from vf_jax.multispine.checks.check import check
 from vf_jax.multispine.load import file_digests, load
 from vf_jax.volume import Volume, reorient
 
@@ -213,3 +214,54 @@ def test_a_dicom_series_tells_its_scanner_but_no_name(tmp_path):
   assert case.scanner["manufacturer"] == "Maker"
   assert case.scanner["kvp"] == "100"  # what the cohort says counts
   assert not any("Secret" in value for value in case.scanner.values())
+
+
+@pytest.mark.parametrize(
+  ("key", "said"),
+  [("4.nii.gz", "lesion_key: images/4.nii.gz?"), ("5.nii.gz", "no row of")],
+)
+def test_what_a_lesion_table_lacks_is_unknown(tmp_path, key, said):
+  image = save(tmp_path / "4.nii.gz", np.full((9, 8, 7), 40, np.int16))
+  table = tmp_path / "boxes.csv"
+  table.write_text(
+    "image_path,class,x,y,z,width,height,depth\n"
+    "images/4.nii.gz,osteoma,-4,-4,6,2,2,2\n"
+  )
+  annotates = frozenset({"lesions"})
+  case = case_of(
+    image=image, lesions=LesionFile(table, key), annotates=annotates
+  )
+  loaded = load(case)
+  assert (loaded.boxes, loaded.case.annotates) == ((), frozenset())
+  (found,) = [f for f in check(loaded) if f.code == "unknown"]
+  assert found.severity == "warning"
+  assert said in found.message
+  assert "images/4.nii.gz" not in found.message or key == "4.nii.gz"
+  listed = load(
+    case_of(
+      image=image,
+      lesions=LesionFile(table, "images/4.nii.gz"),
+      annotates=annotates,
+    )
+  )
+  assert len(listed.boxes) == 1
+  # Without a table, that there is none is what the source says.
+  none = load(case_of(image=image, annotates=annotates))
+  for known in (listed, none):
+    assert known.case.annotates == annotates
+    assert known.unknown == ()
+
+
+def test_warnings_name_files_but_no_folder(tmp_path):
+  folder = tmp_path / "Mueller Eva"
+  image = save(folder / "ct.nii.gz", np.full((9, 8, 7), 40, np.int16))
+  codes = np.zeros((9, 8, 7), np.uint8)
+  codes[2:5, 2:7, 4:6] = 20
+  turned = reorient(Volume(codes, AFFINE), "PIR")
+  other = nib.Nifti1Image(np.ascontiguousarray(turned.voxels), turned.affine)
+  other.header.set_xyzt_units("mm")
+  nib.save(other, folder / "mask.nii.gz")
+  loaded = load(case_of(image=image, mask=MaskFile(folder / "mask.nii.gz")))
+  (note,) = [n for n in loaded.warnings if "turned to lie on it" in n]
+  assert note.startswith("mask.nii.gz: ")
+  assert not any("Mueller" in note for note in loaded.warnings)

@@ -111,6 +111,31 @@ def test_damaged_and_changed_cases_are_made_again(archive, prepared, tmp_path):
   assert Store(store).spacing_mm == 5.0
 
 
+def test_a_mask_a_vertebra_under_another_name_is_made_again(tmp_path):
+  fields = write_scan(tmp_path)
+  image = nib.load(fields["mask"].path)
+  for name, code in (("L1", 20), ("L2", 21)):
+    one = (np.asarray(image.dataobj) == code).astype(np.uint8)
+    nib.save(
+      nib.Nifti1Image(one, image.affine, image.header),
+      tmp_path / f"{name}.nii.gz",
+    )
+  cohort = tmp_path / "cohort.yaml"
+
+  def run(upper, lower):
+    cohort.write_text(
+      "cases: [{case: a, domain: d, image: ct.nii.gz, "
+      f"mask: {{{upper}: L1.nii.gz, {lower}: L2.nii.gz}}}}]"
+    )
+    (outcome,) = prepare([str(cohort)], tmp_path / "s", 4.0, workers=0)
+    (record,) = Store(tmp_path / "s").records
+    return outcome.status, sorted(record.centres)
+
+  assert run("T12", "L1") == ("written", [19, 20])
+  assert run("T12", "L1") == ("kept", [19, 20])
+  assert run("L1", "L2") == ("written", [20, 21])
+
+
 def test_a_killed_run_goes_on_to_the_same_store(archive, prepared, tmp_path):
   store = tmp_path / "s"
   command = [

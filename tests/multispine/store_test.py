@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pathlib
 import pickle
 import shutil
@@ -90,18 +92,18 @@ def test_a_case_is_visible_only_when_it_is_whole(
   tmp_path, make_case, monkeypatch
 ):
   seen = []
-  real = store_writer._replace_folder
+  real = store_writer.replace_folder
 
   def fail(part, final):
     seen.append((part.name.startswith("."), (part / "case.json").is_file()))
     raise OSError("disk full")
 
-  monkeypatch.setattr(store_writer, "_replace_folder", fail)
+  monkeypatch.setattr(store_writer, "replace_folder", fail)
   with pytest.raises(InputError, match="disk full"):
     write_case(tmp_path, make_case("a"))
   assert seen == [(True, True)]
   assert list((tmp_path / "cases").iterdir()) == []
-  monkeypatch.setattr(store_writer, "_replace_folder", real)
+  monkeypatch.setattr(store_writer, "replace_folder", real)
   write_case(tmp_path, make_case("a"), "first")
   write_case(tmp_path, make_case("a", seed=3), "second")
   assert [p.name for p in (tmp_path / "cases").iterdir()] == ["a"]
@@ -199,8 +201,28 @@ def test_finish_leaves_alone_what_is_no_case(filled, tmp_path):
   assert (tmp_path / "elsewhere" / "mine.txt").exists()
 
 
-def test_one_run_writes_at_a_time_and_clears_what_others_left(tmp_path):
-  left = tmp_path / "s" / "cases" / ".x.00.part"
+def test_a_case_that_cannot_be_replaced_stays(tmp_path, make_case, monkeypatch):
+  write_case(tmp_path, make_case("a"), "first")
+  places = {name: getattr(os, name) for name in ("replace", "rename")}
+  for name, real in places.items():
+
+    def move(source, target, real=real):
+      # The old case can be put aside and back, the new one not put in place.
+      if str(source).endswith(".part") and str(target).endswith("a"):
+        busy = (tmp_path / "cases" / "a").exists()
+        raise OSError(errno.ENOTEMPTY if busy else errno.EIO, "no")
+      return real(source, target)
+
+    monkeypatch.setattr(os, name, move)
+  with pytest.raises(InputError, match="cannot be written"):
+    write_case(tmp_path, make_case("a", seed=3), "second")
+  assert [p.name for p in (tmp_path / "cases").iterdir()] == ["a"]
+  assert written_fingerprint(tmp_path, "a") == "first"
+
+
+@pytest.mark.parametrize("name", [".x.00.part", ".x.00.old"])
+def test_one_run_writes_at_a_time_and_clears_what_others_left(tmp_path, name):
+  left = tmp_path / "s" / "cases" / name
   left.mkdir(parents=True)
   with writing(tmp_path / "s"):
     assert not left.exists()

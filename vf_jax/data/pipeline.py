@@ -19,8 +19,8 @@ from absl import flags
 from vf_jax.config import Config
 from vf_jax.data.crops import SYNTHETIC, WindowReader, window_reader
 from vf_jax.data.targets import Targets
-from vf_jax.errors import ConfigError
-from vf_jax.multispine.splits import read_split
+from vf_jax.errors import ConfigError, InputError
+from vf_jax.multispine.splits import find_leaks, read_split
 from vf_jax.multispine.store import Store
 
 _EPOCH = 1 << 20  # elements per repetition; their number has no meaning
@@ -65,12 +65,23 @@ def cases_of_part(store: Store, split: str, part: str) -> tuple[int, ...]:
     The places, ascending.
 
   Raises:
-    InputError: if the file is damaged or of another store.
+    InputError: if the file is damaged or of another store, or parts patients
+      by what the store knows of them now.
     ConfigError: if the part has no case.
   """
   if not split:
     return tuple(range(len(store)))
-  parts = read_split(split, store.names).parts
+  found = read_split(split, store.names)
+  if leaks := find_leaks(found, store.records):
+    cases = ", ".join(f"{c} ({p})" for c, p in sorted(leaks[0].cases.items()))
+    more = f"; {len(leaks) - 1} more are" if len(leaks) > 1 else ""
+    raise InputError(
+      split,
+      f"has one patient in several parts: {cases} by {leaks[0].reasons[0]}"
+      f"{more}.",
+      f"make it anew: vf-jax split {store.path} --out {split}.",
+    )
+  parts = found.parts
   names = set(parts.get(part, ()))
   places = tuple(i for i, name in enumerate(store.names) if name in names)
   if not places:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pathlib
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -18,7 +20,13 @@ from vf_jax.io import centroids, lesions, nifti
 from vf_jax.io.ct import read_ct
 from vf_jax.io.lesions import LesionBox
 from vf_jax.labels import IGNORE
-from vf_jax.multispine.case import Case, CentroidFile, MaskFile, MaskFiles
+from vf_jax.multispine.case import (
+  Case,
+  CentroidFile,
+  LesionFile,
+  MaskFile,
+  MaskFiles,
+)
 from vf_jax.multispine.checks.alignment import rounding_mm, turned_like
 from vf_jax.volume import Grid, Volume
 
@@ -33,7 +41,7 @@ class Loaded:
   """A case with its voxels.
 
   Attributes:
-    case: where it is from.
+    case: where it is from; annotates only what was found to be known.
     image: HU on the native grid.
     labels: VerSe codes, 26 = sacrum, 255 = unknown, on the mask's own grid.
     stored_mask: the mask in the codes of its scheme; TotalSegmentator's names
@@ -44,6 +52,7 @@ class Loaded:
     boxes: lesions, mm RAS+.
     digests: file, as the case's folder names it -> SHA-256.
     warnings: what the readers mended, in words.
+    unknown: what the source says is known and is not, in words.
   """
 
   case: Case
@@ -55,6 +64,7 @@ class Loaded:
   boxes: tuple[LesionBox, ...]
   digests: Mapping[str, str]
   warnings: tuple[str, ...]
+  unknown: tuple[str, ...] = ()
 
   @property
   def grid(self) -> Grid:
@@ -96,9 +106,22 @@ def load(case: Case, digests: Mapping[str, str] | None = None) -> Loaded:
       points = _body_centres(case.subregions, codes)
       kind = "subregions"
     boxes: tuple[LesionBox, ...] = ()
+    unknown = []
     if case.lesions is not None:
       table = lesions.read_blds(case.lesions.path)
       boxes = table.get(case.lesions.key, ())
+      if case.lesions.key not in table:
+        unknown.append(_unlisted(case.lesions, table))
+        case = _without(case, "lesions")
+    if (
+      codes is None
+      and "levels" in case.annotates
+      and (kind != "body" or not points)
+    ):
+      unknown.append(
+        "it has neither a mask nor points in bodies: no level is known."
+      )
+      case = _without(case, "levels")
   notes = [str(w.message) for w in caught if w.category is InputWarning]
   for volume in (image, stored):
     if volume is not None:
@@ -112,8 +135,42 @@ def load(case: Case, digests: Mapping[str, str] | None = None) -> Loaded:
     centre_kind=kind,
     boxes=boxes,
     digests=digests,
-    warnings=tuple(notes),
+    warnings=tuple(_without_folders(note, case) for note in notes),
+    unknown=tuple(unknown),
   )
+
+
+def _without(case: Case, task: str) -> Case:
+  return dataclasses.replace(case, annotates=case.annotates - {task})
+
+
+def _unlisted(file: LesionFile, table: Iterable[str]) -> str:
+  """Says that a table has no row of a case, and the key that may be meant."""
+  name = _last(file.key)
+  # Other keys may be other patients' names.
+  near = [key for key in table if _last(key) == name]
+  meant = f" (lesion_key: {near[0]}?)" if near else ""
+  return (
+    f"the table {file.path.name} has no row of {file.key!r}{meant}: nothing is "
+    "known of its lesions. If it has none, leave `lesions` empty and say "
+    "`annotates: [lesions, ...]`."
+  )
+
+
+def _last(key: str) -> str:
+  return key.replace("\\", "/").rpartition("/")[2]
+
+
+def _without_folders(text: str, case: Case) -> str:
+  """Names files by their names: folders may be called like patients."""
+  folders = {
+    os.fspath(known.parent)
+    for path in case.files
+    for known in (path, path.absolute(), path.resolve())
+  }
+  for folder in sorted(folders - {os.curdir, os.sep}, key=len, reverse=True):
+    text = re.sub(rf"(?<![\w./-]){re.escape(folder + os.sep)}", "", text)
+  return text
 
 
 def file_digests(case: Case) -> dict[str, str]:
@@ -129,15 +186,9 @@ def file_digests(case: Case) -> dict[str, str]:
   Raises:
     InputError: if a file cannot be read.
   """
-  files: list[pathlib.Path] = []
-  for path in case.files:
-    if path.is_dir():
-      files += sorted(p for p in path.rglob("*") if p.is_file())
-    else:
-      files.append(path)
-      files += _companions(path)
+  names = file_names(case)
   found = {}
-  for path in dict.fromkeys(files):
+  for path, name in names.items():
     try:
       with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -145,9 +196,29 @@ def file_digests(case: Case) -> dict[str, str]:
       raise InputError(
         path, f"cannot be read ({error.strerror}).", "check the path."
       ) from error
-    found[path] = digest
-  names = _names(found)
-  return {names[path]: digest for path, digest in found.items()}
+    found[name] = digest
+  return found
+
+
+def file_names(case: Case) -> dict[pathlib.Path, str]:
+  """What `file_digests` calls every file of a case.
+
+  Args:
+    case: what a source found.
+
+  Returns:
+    File -> name.
+  """
+  files: list[pathlib.Path] = []
+  for path in case.files:
+    if path.is_dir():
+      files += sorted(p for p in path.rglob("*") if p.is_file())
+    else:
+      files.append(path)
+      files += _companions(path)
+  unique = dict.fromkeys(files)
+  names = _names(unique)
+  return {path: names[path] for path in unique}
 
 
 def _names(files: Iterable[pathlib.Path]) -> dict[pathlib.Path, str]:

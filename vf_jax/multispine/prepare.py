@@ -20,11 +20,11 @@ from typing import Any, Literal
 
 from vf_jax.errors import InputError, VfError
 from vf_jax.io.atomic import write_text
-from vf_jax.multispine.case import Case, MaskFile
+from vf_jax.multispine.case import Case, MaskFile, MaskFiles
 from vf_jax.multispine.checks.check import Finding, check, format_findings
 from vf_jax.multispine.convert import convert
 from vf_jax.multispine.engine import WorkerDiedError, run_jobs, show_progress
-from vf_jax.multispine.load import Loaded, file_digests, load
+from vf_jax.multispine.load import Loaded, file_digests, file_names, load
 from vf_jax.multispine.record import SCHEMA
 from vf_jax.multispine.sources import find_cases, recognise
 from vf_jax.multispine.store_writer import (
@@ -284,10 +284,18 @@ def fingerprint(
   }
   if isinstance(case.mask, MaskFile):
     values["mask"] = [case.mask.scheme, sorted(case.mask.recode.items())]
+  if isinstance(case.mask, MaskFiles):
+    names = file_names(case)
+    values["mask"] = {
+      level: digests[names[path]] for level, path in case.mask.paths.items()
+    }
   if case.centroids is not None:
     values["centroids"] = [case.centroids.format, case.centroids.kind]
+    if case.mask is None:
+      values["levels"] = "by centres"  # once they were known without any
   if case.lesions is not None:
-    values["lesions"] = case.lesions.key
+    # Once a case that its table lacks had no lesions.
+    values["lesions"] = ["listed", case.lesions.key]
   text = json.dumps(values, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
 

@@ -18,7 +18,7 @@ import numpy as np
 import tensorstore
 
 from vf_jax.errors import InputError
-from vf_jax.io.atomic import write_text
+from vf_jax.io.atomic import OLD, replace_folder, write_text
 from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.record import (
   ARRAYS,
@@ -75,7 +75,7 @@ def write_case(
     }
     write_text(part / "case.json", _json(values))
     _sync(part)
-    _replace_folder(part, final)
+    replace_folder(part, final)
   except (OSError, ValueError) as error:
     raise InputError(
       final, f"cannot be written: {error}.", "check the free space."
@@ -144,21 +144,6 @@ def _sync(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def _replace_folder(part: pathlib.Path, final: pathlib.Path) -> None:
-  """Renames a folder into place.
-
-  Between taking the old one away and the new one in, the case is missing and
-  never half there; a run killed then makes it again.
-  """
-  if final.exists():
-    old = final.with_name(f".{final.name}.{secrets.token_hex(6)}.part")
-    final.rename(old)
-    part.rename(final)
-    shutil.rmtree(old)
-  else:
-    part.rename(final)
-
-
 def written_fingerprint(store: str | os.PathLike[str], name: str) -> str | None:
   """Reads what a case that is there already was made from.
 
@@ -213,8 +198,9 @@ def writing(store: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _clear_parts(folder: pathlib.Path) -> None:
-  for path in (folder / "cases").glob(".*.part"):
-    shutil.rmtree(path, ignore_errors=True)
+  for end in (".part", OLD):
+    for path in (folder / "cases").glob(f".*{end}"):
+      shutil.rmtree(path, ignore_errors=True)
 
 
 def written_cases(store: str | os.PathLike[str]) -> tuple[str, ...]:

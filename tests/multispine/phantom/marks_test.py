@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vf_jax.io import nifti
+from vf_jax.multispine.phantom import make
 from vf_jax.multispine.phantom.marks import mark
 from vf_jax.multispine.sources import find_cases
 from vf_jax.volume import Volume
@@ -47,3 +48,33 @@ def test_real_archives_are_left_alone(archive, text):
     (archive / "phantom.json").write_text(text)
   found = find_cases("verse", archive / "verse")
   assert mark(found) == found
+  assert found[0].mask_kind == "expert"
+  assert found[0].origin.startswith("VerSe")
+
+
+def test_an_archive_beside_phantoms_is_left_alone(archive):
+  (archive / "phantom.json").write_text(truth(sources=["ctspine1k", "cohort"]))
+  (archive / "verse").rename(archive / "VerSe20")
+  (case,) = find_cases("verse", archive / "VerSe20")
+  assert case.mask_kind == "expert"
+  (archive / "VerSe20").rename(archive / "verse")
+  (case,) = find_cases("verse", archive / "verse")
+  assert case.mask_kind == "expert", "this run wrote no verse"
+
+
+def test_phantoms_of_a_run_that_has_not_ended_are_marked(tmp_path, monkeypatch):
+  real = make.acquire
+
+  def acquire(anatomy, protocol, rng):
+    if list(tmp_path.rglob("case-*.json")):
+      raise KeyboardInterrupt
+    return real(anatomy, protocol, rng)
+
+  monkeypatch.setattr(make, "acquire", acquire)
+  with pytest.raises(KeyboardInterrupt):
+    make.make_phantoms(tmp_path, 2, 7, sources=["verse"], workers=0)
+  assert not (tmp_path / "phantom.json").exists()
+  (case,) = find_cases("verse", tmp_path / "verse")
+  assert case.mask_kind == "synthetic"
+  assert case.origin == "vf_jax phantom, seed 7"
+  assert case.licence == "CC-BY-SA-4.0"

@@ -167,6 +167,15 @@ def test_cohort_has_lesions_and_says_synthetic(patient, tmp_path):
   assert box.kind == truth.kind
 
 
+def test_a_cohort_case_without_lesions_is_known_to_have_none(patient, tmp_path):
+  series = dataclasses.replace(series_of(patient, "cohort"), lesions=())
+  root, _ = written(tmp_path, series, "cohort")
+  (case,) = find_cases("cohort", root)
+  loaded = load(case)
+  assert (loaded.boxes, loaded.unknown) == ((), ())
+  assert "lesions" in loaded.case.annotates
+
+
 def test_ctspine1k_split(patient, tmp_path):
   root = tmp_path / "ctspine1k"
   rows = []

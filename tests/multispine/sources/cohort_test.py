@@ -178,6 +178,25 @@ def test_a_folder_with_the_file_is_a_cohort(make_tree):
     ("case: x, mask: {L1: a.nii.gz}, scheme: verse", "one mask a vertebra"),
     ("case: x, image: a.nii.gz, seed: 1.5", "seed holds '1.5'"),
     ("case: x, image: a.nii.gz, margin_mm: nan", "margin_mm holds 'nan'"),
+    ("case: x, image: a.nii.gz, margin_mm: -50", "margin_mm is -50"),
+    ("case: x, mask: a.nii.gz, recode: {20: 300}", "recode makes 20 300"),
+    ("case: x, mask: a.nii.gz, recode: {20: -1}", "recode makes 20 -1"),
+    (
+      "case: x, mask: {L1: a.nii.gz}, tissues: totalsegmentator",
+      "tissues: totalsegmentator and one mask a vertebra",
+    ),
+    (
+      "case: x, mask: a.nii.gz, tissues: totalsegmentator, scheme: tptbox",
+      "a mask of the scheme tptbox",
+    ),
+    (
+      "case: x, mask: a.nii.gz, tissues: totalsegmentator",
+      "a mask of the scheme verse",
+    ),
+    (
+      "case: x, image: a.nii.gz, tissues: totalsegmentator",
+      "tissues: totalsegmentator and no mask",
+    ),
     (
       "case: x, image: a.nii.gz, background_boxes: [[1, 2]]",
       "background_boxes",

@@ -49,6 +49,7 @@ def check(loaded: Loaded) -> tuple[Finding, ...]:
     What was found, errors first.
   """
   found = [Finding("warning", "known", note) for note in loaded.case.notes]
+  found += [Finding("warning", "unknown", text) for text in loaded.unknown]
   found += [Finding("note", "reader", text) for text in loaded.warnings]
   if loaded.image is not None:
     found += _check_image(loaded.image)

@@ -37,6 +37,7 @@ from jaxtyping import Float, Float64
 
 from vf_jax.errors import InputError
 from vf_jax.io.atomic import write_bytes
+from vf_jax.io.keypoints import is_held_back_by_verse
 from vf_jax.labels import VERTEBRAE
 
 SLOTS = tuple(v.name for v in VERTEBRAE if v.name != "T13")
@@ -306,7 +307,9 @@ def _read_vid(path) -> Iterable[tuple[str, dict, dict]]:
       origin |= {row[0]: row[1] for row in rows if len(row) == 2}
   for name in sorted(texts):
     scan = os.path.basename(name).removesuffix(".json")
-    if not name.endswith(".json") or _is_held_out(origin.get(scan, "")):
+    if not name.endswith(".json") or is_held_back_by_verse(
+      origin.get(scan, "")
+    ):
       continue
     bodies: dict[str, np.ndarray] = {}
     sides: dict[str, list[np.ndarray]] = {"left": [], "right": []}
@@ -319,10 +322,6 @@ def _read_vid(path) -> Iterable[tuple[str, dict, dict]]:
       else:
         sides[kind].append(place)
     yield _subject(origin.get(scan, scan)), bodies, _pair(bodies, sides)
-
-
-def _is_held_out(origin: str) -> bool:
-  return "verse" in origin and ("test" in origin or "validation" in origin)
 
 
 def _subject(origin: str) -> str:

@@ -32,13 +32,12 @@ from vf_jax.labels import (
   totalsegmentator_class,
 )
 from vf_jax.multispine.phantom.field_of_view import is_inside
+from vf_jax.multispine.phantom.marks import LICENCE
 from vf_jax.multispine.phantom.plan import NNUNET_DATASET, SPINEWEB_MASKS
 from vf_jax.multispine.phantom.scanner import Scan, cut_codes
 from vf_jax.volume import Volume
 
 Triple = tuple[float, float, float]
-
-LICENCE = "CC-BY-SA-4.0"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -279,7 +278,9 @@ def _finish_cohort(root: pathlib.Path, rows: Rows) -> None:
   write_text(root / "lesions.csv", table.getvalue())
   cases = [
     f"  - {{case: {row['name']}, subject: {row['subject']}, "
-    f"split: {row['part']}, scanner: {{kvp: {row['kvp']}}}}}"
+    f"split: {row['part']}, scanner: {{kvp: {row['kvp']}}}"
+    # No row of the table says that there is none.
+    + ("}" if row["lesions"] else ", lesions: ~}")
     for row in rows
   ]
   write_text(root / "cohort.yaml", _COHORT + "\n".join(cases) + "\n")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from vf_jax.errors import InputError
-from vf_jax.labels import SCHEMES, level
+from vf_jax.labels import IGNORE, SCHEMES, level
 from vf_jax.multispine.case import (
   TASKS,
   Case,
@@ -99,9 +99,9 @@ def make_case(
     split=values.choice("split", get_args(Split)),
     scanner=values.scanner(),
     origin=values.text("origin", "unknown"),
-    tissues=values.choice("tissues", ("totalsegmentator",)),
+    tissues=values.tissues(mask),
     background_boxes=values.boxes(),
-    margin_mm=values.number("margin_mm"),
+    margin_mm=values.margin(),
     seed=values.whole("seed", entry.get("seed", "0")),
     notes=tuple(values.words("notes")),
   )
@@ -201,10 +201,38 @@ class _Values:
     value = self.entry.get("recode", {})
     if not isinstance(value, dict):
       raise self.fault("recode is no mapping.", "write {old: new}.")
-    return {
+    codes = {
       self.whole("recode", old): self.whole("recode", new)
       for old, new in value.items()
     }
+    for old, new in codes.items():
+      if not 0 <= new <= IGNORE:
+        raise self.fault(
+          f"recode makes {old} {new}.",
+          f"give a code of 0 to {IGNORE}; {IGNORE} means unknown.",
+        )
+    return codes
+
+  def tissues(self, mask: MaskFile | MaskFiles | None) -> Any:
+    scheme = "totalsegmentator"
+    kind = self.choice("tissues", (scheme,))
+    if kind is None or (mask is None and "mask" in self.words("optional")):
+      return None
+    if not isinstance(mask, MaskFile) or mask.scheme != scheme:
+      had = "no mask" if mask is None else "one mask a vertebra"
+      if isinstance(mask, MaskFile):
+        had = f"a mask of the scheme {mask.scheme}"
+      raise self.fault(
+        f"has tissues: {kind} and {had}.",
+        f"leave out tissues, or give one mask with scheme: {scheme}.",
+      )
+    return kind
+
+  def margin(self) -> float | None:
+    margin_mm = self.number("margin_mm")
+    if margin_mm is not None and margin_mm < 0:
+      raise self.fault(f"margin_mm is {margin_mm:g}.", "give 0 mm or more.")
+    return margin_mm
 
   def scanner(self) -> dict[str, str]:
     value = self.entry.get("scanner", {})
