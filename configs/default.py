@@ -6,8 +6,8 @@ domains, three expert masks painted anew in every crop, the real chest CT (a
 network's mask) and real lesion patches. The demo CT is in none of them. Lesions
 grow into the vertebrae of most crops. The shipped weights are its result, again
 and again, the lesion decoder alone at the end (docs/training.md); the last
-time, from the weights at commit 7f4cc2d, in 26 minutes on two cores: vertebra
-Dice 0.914 on the demo CT.
+time, from the weights at commit 7102a30, in an hour on two cores: vertebra Dice
+0.916 on the demo CT.
 `launch/default_weights.sh FOLDER` makes phantoms and store and trains:
 
     vf-jax train --config configs/default.py --workdir RUN \
@@ -67,9 +67,10 @@ def get_config(variant: str = "") -> ConfigDict:
   config.loss.update(lesion=0.1, lesion_size=0.01)
   config.optim.update(learning_rate=4e-4, warmup_steps=100)
   config.train.update(
-    steps=1300,
+    steps=2500,
     log_every=25,
     checkpoint_every=100,
+    seed=8,  # that of the stage: other crops than the stages before saw
     init=str(_HERE.parent / "vf_jax" / "assets" / "weights"),
   )
   if "lesion-decoder" in parts:
