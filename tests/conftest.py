@@ -17,7 +17,8 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["NPROC"] = "32"
 os.environ["VF_JAX_CACHE"] = ""  # no test leaves programs with the user
 # What one test compiled others need not, nor the processes that they start.
-# NOTE: JAX does not write programs at one stroke, so no two workers share.
+# NOTE: JAX does not write programs at one stroke, so no two workers share;
+# what a killed process left half written is a warning, and compiled again.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vf_jax_")
 
 from jaxtyping import install_import_hook

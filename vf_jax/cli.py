@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   # A file may have a name that the terminal cannot show.
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
+  if argv is not None:  # the streams are those of who calls
+    return _run(argv)
   with _forgiving_output():
     return _run(argv)
 

@@ -7,12 +7,16 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import multiprocessing
+import pickle
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from vf_jax.data import pipeline
 from vf_jax.data.crops import SYNTHETIC
 from vf_jax.data.pipeline import cases_of_part, domain_names, make_batches
 from vf_jax.errors import ConfigError, InputError
@@ -215,6 +219,21 @@ def test_a_batch_that_hosts_cannot_share_is_refused(drawn, config):
   with pytest.raises(ConfigError, match=r"data\.batch=4 .* 3 hosts") as error:
     make_batches(drawn, config, shard=(0, 3))
   assert "Fix: data.batch=6" in str(error.value)
+
+
+def test_a_reading_process_does_not_die_of_ctrl_c(monkeypatch):
+  some = pipeline._Read.__new__(pipeline._Read)
+  some._store = "a store"
+  read = pickle.dumps(some)
+  before = signal.getsignal(signal.SIGINT)
+  try:
+    pickle.loads(read)
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "train")
+    pickle.loads(read)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def test_reading_needs_no_network():

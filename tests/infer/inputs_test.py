@@ -175,19 +175,26 @@ def test_a_link_upwards_is_not_followed(tmp_path):
   assert list(names(tmp_path / "in")) == ["a"]
 
 
-def test_a_linked_series_is_found_and_read_alike(tmp_path):
+def test_a_linked_series_is_a_case_of_its_own(tmp_path):
   dicom(tmp_path / "archive/p1/1", "1.1")
   for path in ("archive/p2/1", "in/p2/S1/1"):
     dicom(tmp_path / path, "1.2")
   (tmp_path / "in" / "p1").mkdir()
   (tmp_path / "in" / "p1" / "ct").symlink_to(tmp_path / "archive" / "p1")
   (tmp_path / "in" / "p2" / "S2").symlink_to(tmp_path / "archive" / "p2")
-  found = names(tmp_path / "in")
-  assert found == {p: str(tmp_path / "in" / p) for p in ("p1", "p2")}
-  assert list_files(found["p1"]) == [f"{found['p1']}/ct/1"]
-  assert list_files(found["p2"]) == [
-    f"{found['p2']}/{path}" for path in ("S1/1", "S2/1")
+  found = sorted(names(tmp_path / "in").values())
+  assert [list_files(path) for path in found] == [
+    [f"{tmp_path}/in/{path}/1"] for path in ("p1/ct", "p2/S1", "p2/S2")
   ]
+
+
+def test_a_link_to_another_patient_changes_nothing(tmp_path):
+  for number in (1, 2):
+    dicom(tmp_path / f"p{number}/S1/1", f"1.{number}")
+  (tmp_path / "p2" / "prior").symlink_to(tmp_path / "p1")
+  found = names(tmp_path)
+  assert list(found) == ["p1", "p2"]
+  assert list_files(found["p2"]) == [f"{tmp_path}/p2/S1/1"]
 
 
 def test_lists(tmp_path):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 
 import numpy as np
@@ -21,7 +22,7 @@ from dicom_slices import (
 
 from vf_jax.errors import InputError, InputWarning
 from vf_jax.io import dicom
-from vf_jax.io.dicom_files import list_files
+from vf_jax.io.dicom_files import list_files, walk
 
 
 def test_a_folder_without_hidden_files_and_results(tmp_path):
@@ -47,10 +48,14 @@ def test_links_are_followed_but_not_in_circles_or_upwards(tmp_path):
   (real / "again").symlink_to(real)
   (tmp_path / "in" / "p1" / "loop").symlink_to(tmp_path / "in" / "p1")
   (tmp_path / "in" / "p1" / "up").symlink_to(tmp_path / "in")
-  assert list_files(str(tmp_path / "in" / "p1")) == sorted(
-    str(linked / path.name) for path in real.glob("IM*")
-  )
-  volume = dicom.read(tmp_path / "in" / "p1")
+  found = {
+    os.path.join(root, name)
+    for root, files in walk(tmp_path / "in" / "p1", pytest.fail, links=True)
+    for name in files
+  }
+  assert found == {str(linked / path.name) for path in real.glob("IM*")}
+  assert list_files(str(tmp_path / "in" / "p1")) == []
+  volume = dicom.read(linked)
   np.testing.assert_array_equal(volume.voxels, hounsfield())
 
 

@@ -8,6 +8,9 @@ who reads what, and nothing else, and the state of the stream is one number.
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +36,14 @@ class _Read(grain.transforms.RandomMap):
     self._store = store
     self._targets = targets
     self._reader = reader
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    if multiprocessing.parent_process() is not None:
+      # A terminal sends Ctrl-C to every process; who reads must not die of it
+      # before the step under way is saved. Their parent ends them.
+      with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
   def random_map(
     self, element: int, rng: np.random.Generator

@@ -110,7 +110,7 @@ def _search(top: pathlib.Path, say: Say) -> list[CaseInput]:
   volumes: list[pathlib.Path] = []
   passed: list[pathlib.Path] = []
   studies: dict[pathlib.Path, str] = {}
-  for root, names in () if read_run(top) else walk(top, _refuse):
+  for root, names in () if read_run(top) else walk(top, _refuse, links=True):
     folder = pathlib.Path(root)
     above = folder.relative_to(top).parts
     masks = any(part.lower() in _MASK_FOLDERS for part in above)

@@ -161,7 +161,7 @@ def list_files(folder: str) -> list[str]:
   """Lists the files that a folder's series may be made of.
 
   Args:
-    folder: it is searched as `walk` does.
+    folder: it is searched as `walk` does, links in it left out.
 
   Returns:
     Every file, in the order of the names.
@@ -170,7 +170,7 @@ def list_files(folder: str) -> list[str]:
     InputError: if there are too many, or a folder cannot be read.
   """
   found: list[str] = []
-  for root, names in walk(folder, _refuse):
+  for root, names in walk(folder, _refuse, links=False):
     found += [os.path.join(root, name) for name in names]
     if len(found) > _MAX_FILES:
       raise InputError(folder, f"holds over {_MAX_FILES:,} files.", _FEWER)
@@ -178,24 +178,24 @@ def list_files(folder: str) -> list[str]:
 
 
 def walk(
-  top: str | os.PathLike[str], refuse: Callable[[OSError], None]
+  top: str | os.PathLike[str],
+  refuse: Callable[[OSError], None],
+  links: bool,
 ) -> Iterator[tuple[str, list[str]]]:
   """Walks a folder and its subfolders, each once.
-
-  Links to folders are followed, but not to where the walk has been nor to a
-  folder that `top` lies in. Whoever finds a case and whoever reads it have to
-  see the same files, so both walk by this.
 
   Args:
     top: the folder.
     refuse: is told of a folder that cannot be read.
+    links: whether links to folders are followed, but for those to where the
+      walk has been and to a folder that `top` lies in.
 
   Yields:
     Each folder with the names of its files, sorted; hidden ones, `lost+found`
     and subfolders that hold a result of vf_jax are left out.
   """
   seen = set(map(str, pathlib.Path(os.path.realpath(top)).parents))
-  for root, folders, names in os.walk(top, onerror=refuse, followlinks=True):
+  for root, folders, names in os.walk(top, onerror=refuse, followlinks=links):
     real = os.path.realpath(root)
     result = RUN in names and root != os.fspath(top) and read_run(root)
     if real in seen or result:

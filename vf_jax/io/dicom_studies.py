@@ -64,6 +64,9 @@ def examinations(
 ) -> list[pathlib.Path]:
   """Finds the folder of each examination: the highest that holds no other.
 
+  None lies above a link to a folder: the reader follows none, so that what is
+  beside the link is read apart from what it leads to.
+
   Args:
     studies: folders that hold DICOM files -> their examination.
     others: folders that hold other cases.
@@ -78,9 +81,21 @@ def examinations(
   for folder, study in (*studies.items(), *((place, "") for place in others)):
     for place in (folder, *folder.parents):
       below.setdefault(place, set()).add(study)
+      if place.is_symlink():
+        study += f" by {place}"
   found = set()
-  for folder in studies:
-    while folder != top and len(below[folder.parent]) == 1:
+  for folder, study in studies.items():
+    while folder != top and below[folder.parent] == {study}:
+      if folder.is_symlink():
+        break
       folder = folder.parent
     found.add(folder)
-  return sorted(one for one in found if found.isdisjoint(one.parents))
+
+  def read_with_another(folder: pathlib.Path) -> bool:
+    while folder != top and not folder.is_symlink():
+      folder = folder.parent
+      if folder in found:
+        return True
+    return False
+
+  return sorted(one for one in found if not read_with_another(one))

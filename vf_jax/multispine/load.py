@@ -162,7 +162,14 @@ def _last(key: str) -> str:
 
 
 def _without_folders(text: str, case: Case) -> str:
-  """Names files by their names: folders may be called like patients."""
+  """Names files by their names: folders may be called like patients.
+
+  A folder that is the image itself, of DICOM, is called 'image'.
+  """
+  for path in (path for path in case.files if path.is_dir()):
+    for known in {path, path.absolute(), path.resolve()}:
+      text = text.replace(os.fspath(known), "image")
+    text = re.sub(rf"(?<![\w./-]){re.escape(path.name)}(?=[:/])", "image", text)
   folders = {
     os.fspath(known.parent)
     for path in case.files

@@ -291,8 +291,8 @@ def fingerprint(
     }
   if case.centroids is not None:
     values["centroids"] = [case.centroids.format, case.centroids.kind]
-    if case.mask is None:
-      values["levels"] = "by centres"  # once they were known without any
+  if case.mask is None and "levels" in case.annotates:
+    values["levels"] = "by centres"  # once they were known without any
   if case.lesions is not None:
     # Once a case that its table lacks had no lesions.
     values["lesions"] = ["listed", case.lesions.key]
