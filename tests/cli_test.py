@@ -109,7 +109,9 @@ def test_a_reader_that_goes_away_ends_no_work(monkeypatch, tmp_path):
   )
   stream = Gone()
   monkeypatch.setattr(sys, "stdout", stream)
-  assert cli.main(["prepare", "m.json", "--check-only"]) == 0
+  program = ["vf-jax", "prepare", "m.json", "--check-only"]
+  monkeypatch.setattr(sys, "argv", program)
+  assert cli.main() == 0
   assert done == [True]
   assert sys.stdout is stream
 
