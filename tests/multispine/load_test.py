@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dicom_slices
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -264,4 +265,16 @@ def test_warnings_name_files_but_no_folder(tmp_path):
   loaded = load(case_of(image=image, mask=MaskFile(folder / "mask.nii.gz")))
   (note,) = [n for n in loaded.warnings if "turned to lie on it" in n]
   assert note.startswith("mask.nii.gz: ")
+  assert not any("Mueller" in note for note in loaded.warnings)
+
+
+def test_warnings_do_not_name_the_folder_of_a_series(tmp_path):
+  folder = dicom_slices.place(tmp_path / "Mueller_Eva")
+  for path in folder.glob("IM*"):
+    dataset = pydicom.dcmread(path)
+    del dataset.RescaleSlope, dataset.RescaleIntercept
+    dataset.save_as(path)
+  loaded = load(case_of(image=folder))
+  (note,) = (n for n in loaded.warnings if "no rescale" in n)
+  assert note.startswith("image: ")
   assert not any("Mueller" in note for note in loaded.warnings)
