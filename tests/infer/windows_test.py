@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -37,12 +38,18 @@ class Identity:
   """
 
   def __init__(self):
-    self.calls = 0
-    self.filled = 0
+    self._filled = []  # appended to by several threads
+
+  @property
+  def calls(self):
+    return len(self._filled)
+
+  @property
+  def filled(self):
+    return sum(self._filled)
 
   def __call__(self, block):
-    self.calls += 1
-    self.filled += sum(bool((window > AIR_HU).any()) for window in block)
+    self._filled.append((block > AIR_HU).any(axis=(1, 2, 3)).sum())
     image = block.astype(np.float32)
     image[(block == AIR_HU).all(axis=(1, 2, 3))] = np.nan
     steps = np.array([1.0, 0.5, -0.25], np.float32)
@@ -326,6 +333,49 @@ def test_free_memory_is_given_back_once_after_the_first_window(monkeypatch):
   plan = plan_windows(image, (16, 16, 16), 0.5)
   assert list(blend(plan, forward, 1))
   assert calls == ["window", "trim"] + ["window"] * (len(plan.starts) - 1)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3])
+def test_windows_in_flight_change_nothing_and_are_no_more_than_asked(in_flight):
+  image = noise((64, 16, 16))
+  plan = plan_windows(image, (16, 16, 16), 0.5)
+  lock, running, most = threading.Lock(), 0, 0
+
+  def forward(block):
+    nonlocal running, most
+    with lock:
+      running += 1
+      most = max(most, running)
+    time.sleep(0.01)
+    with lock:
+      running -= 1
+    return [block[..., None].astype(np.float32)]
+
+  found = list(blend(plan, forward, 1, in_flight))
+  assert most == in_flight
+  alone = list(blend(plan, lambda b: [np.float32(b[..., None])], 1, 1))
+  for one, other in zip(found, alone, strict=True):
+    np.testing.assert_array_equal(one.maps[0], other.maps[0])
+
+
+def test_the_last_layer_may_follow_the_mean():
+  image = noise((50, 10, 9), low=-500)
+  rng = np.random.default_rng(1)
+  kernel, bias = rng.normal(size=(2, 5)), rng.normal(size=5)
+
+  def features(block):
+    values = block.astype(np.float64)[..., None] / 1000
+    return np.concatenate([values, np.sin(values * 9)], axis=-1)
+
+  def logits(block):
+    return [features(block) @ kernel + bias]
+
+  found = classify(
+    image, lambda b: [features(b)], CROP, 0.5, 1, last=(kernel, bias)
+  )
+  want = classify(image, logits, CROP, 0.5, 1)
+  assert len(np.unique(want)) > 2
+  assert (found != want).mean() < 1e-3  # rounding of float32 sums
 
 
 def test_what_fails_while_windows_are_added_is_told():

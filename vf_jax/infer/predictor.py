@@ -33,7 +33,7 @@ from vf_jax.infer.plausibility import doubts, level_doubts
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
-from vf_jax.infer.windows import padded_shape, take_window
+from vf_jax.infer.windows import padded_shape, run_ahead, take_window
 from vf_jax.io.ct import AS_STORED, InputOptions
 from vf_jax.labels import BY_CODE
 from vf_jax.models.decoders.level_chain import ChainScores
@@ -330,8 +330,8 @@ class Predictor:
     crop = self.config.model.crop
     batch = self.config.predict.batch
     last = np.subtract(padded_shape(image.shape, crop), crop)
-    evidence = []
-    for first in range(0, count, batch):
+
+    def evidence_from(first: int) -> np.ndarray:
       block = np.full((batch, *crop), AIR_HU, np.int16)
       points = np.zeros((batch, 1, 3), np.float32)
       for slot, centre in enumerate(centres[first : first + batch]):
@@ -340,9 +340,9 @@ class Predictor:
         )
         block[slot] = take_window(image, start.tolist(), crop)
         points[slot, 0] = centre - start
-      evidence.append(
-        np.asarray(self._evidence(self.params, block, spacing, points))
-      )
+      return np.asarray(self._evidence(self.params, block, spacing, points))
+
+    evidence = list(run_ahead(evidence_from, range(0, count, batch)))
     slots = 32 * -(-count // 32)  # few shapes, few compilations
     stacked = np.concatenate(evidence)[:count]
     rows = np.zeros((1, slots, stacked.shape[1]), np.float32)

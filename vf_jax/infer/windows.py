@@ -8,11 +8,12 @@ the scan is.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ BONE_HU = 100.0
 Forward = Callable[[Int16[np.ndarray, "batch d h w"]], Sequence[Any]]
 """Runs a batch of windows. Gives arrays (batch, d, h, w, channels), each at
 full resolution or at a whole part of it that divides `STEM_STRIDE`."""
+
+IN_FLIGHT = 2
+"""Batches that the network works at together. One alone leaves cores idle
+between its steps, and a device while the host adds up: on two cores two take
+0.8 of the time."""
 
 _ROWS = 16  # voxels of depth that are finished at a time
 _ADDED = STEM_STRIDE  # voxels of depth that a thread adds at a time
@@ -175,13 +181,17 @@ def plan_windows(
   return Windows(image, crop, shape, starts, skipped)
 
 
-def blend(windows: Windows, forward: Forward, batch: int) -> Iterator[Slab]:
+def blend(
+  windows: Windows, forward: Forward, batch: int, in_flight: int = IN_FLIGHT
+) -> Iterator[Slab]:
   """Runs the network over a whole CT and gives its mean, slab by slab.
 
   Args:
     windows: of the image.
-    forward: runs exactly `batch` windows.
+    forward: runs exactly `batch` windows; called from several threads.
     batch: windows per call; the last call is filled up with air.
+    in_flight: calls at a time. Changes time and memory, not what is found:
+      windows are added in their order.
 
   Yields:
     Slabs by rising depth, which together cover the padded image; none if no
@@ -192,12 +202,16 @@ def blend(windows: Windows, forward: Forward, batch: int) -> Iterator[Slab]:
   # Rows that a batch needs at once: from its first window to its last.
   rows = max((b[-1][0] - b[0][0] for b in batches), default=0) + crop[0]
   sums: list[_Sums] = []
+
+  def run(places) -> list[np.ndarray]:
+    block = np.full((batch, *crop), AIR_HU, np.int16)
+    for slot, start in enumerate(places):
+      block[slot] = take_window(windows.image, start, crop)
+    return [np.asarray(array) for array in forward(block)]
+
   with ThreadPoolExecutor(min(_ADDING, os.cpu_count() or 1)) as pool:
-    for number, places in enumerate(batches):
-      block = np.full((batch, *crop), AIR_HU, np.int16)
-      for slot, start in enumerate(places):
-        block[slot] = take_window(windows.image, start, crop)
-      outputs = [np.asarray(array) for array in forward(block)]
+    ahead = run_ahead(run, batches, in_flight)
+    for number, (places, outputs) in enumerate(zip(batches, ahead)):
       if not sums:
         # Now the program is compiled and the scan is read.
         trim()
@@ -212,6 +226,32 @@ def blend(windows: Windows, forward: Forward, batch: int) -> Iterator[Slab]:
       last = number + 1 == len(batches)
       stop = windows.shape[0] if last else batches[number + 1][0][0]
       yield from _finish(sums, places[0][0], stop)
+
+
+def run_ahead(
+  work: Callable[[Any], Any], items: Sequence[Any], in_flight: int = IN_FLIGHT
+) -> Iterator[Any]:
+  """Maps in threads: the next items are under way while a result is used.
+
+  Args:
+    work: is done alone for the first item, so that programs compile once.
+    items: of the work.
+    in_flight: items that are worked at together, at least 1.
+
+  Yields:
+    Results in the order of the items.
+  """
+  if not items:
+    return
+  yield work(items[0])
+  running: collections.deque[Future[Any]] = collections.deque()
+  with ThreadPoolExecutor(in_flight) as pool:
+    for item in items[1:]:
+      running.append(pool.submit(work, item))
+      if len(running) > in_flight:
+        yield running.popleft().result()
+    while running:
+      yield running.popleft().result()
 
 
 class _Sums:
@@ -284,24 +324,33 @@ def classify(
   crop: tuple[int, int, int],
   overlap: float,
   batch: int,
+  in_flight: int = IN_FLIGHT,
+  last: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> UInt8[np.ndarray, "depth height width"]:
   """The class of every voxel, for networks with one logit per class.
 
   Args:
     image: HU on the network's grid.
-    forward: as for `blend`; its first array is logits at full resolution.
+    forward: as for `blend`; its first array is at full resolution: logits, or
+      features that `last` makes logits of.
     crop: window.
     overlap: of neighbouring windows.
     batch: windows per call.
+    in_flight: calls at a time.
+    last: kernel (channels, classes) and bias of the last layer. It is linear,
+      so that it may as well follow the mean: fewer numbers are blended.
 
   Returns:
     Index of the largest mean logit, 0 where no window was run.
   """
   classes = np.zeros(image.shape, np.uint8)
   depth, height, width = image.shape
-  for slab in blend(plan_windows(image, crop, overlap), forward, batch):
+  windows = plan_windows(image, crop, overlap)
+  for slab in blend(windows, forward, batch, in_flight):
     found = slab.maps[0][: max(0, depth - slab.start), :height, :width]
     rows = slice(slab.start, slab.start + len(found))
+    if last is not None:
+      found = found @ last[0] + last[1]
     classes[rows] = found.argmax(axis=-1)
   return classes
 
