@@ -11,6 +11,7 @@ import pytest
 from drawn_cases import make_case
 
 from vf_jax.data.augment.patches import Patches
+from vf_jax.data import crops
 from vf_jax.data.crops import MAX_BOXES, SYNTHETIC, WindowReader, window_reader
 from vf_jax.data.targets import Target
 from vf_jax.labels import BY_NAME, CODES, IGNORE
@@ -158,7 +159,7 @@ def test_boxes_in_sight_come_with_the_nearest_first(reader, drawn, cases):
   middle = (np.array(WINDOW) - 1) / 2
   counts = []
   for seed in range(20):
-    sample = read(reader, drawn, BONE, record.boxes[6][:3], seed)
+    sample = read(reader, drawn, BONE, record.boxes[seed % 12][:3], seed)
     boxes, mask = sample["boxes"], sample["box_mask"]
     count = mask.sum()
     counts.append(count)
@@ -166,8 +167,9 @@ def test_boxes_in_sight_come_with_the_nearest_first(reader, drawn, cases):
     assert (boxes[~mask] == 0).all()
     # All are moved by one and the same window.
     places = boxes[:count, :3]
-    assert (places >= 0).all()
-    assert (places <= np.array(WINDOW) - 1).all()
+    half = boxes[:count, 3:] / (2 * record.spacing_mm)
+    assert (places + half > 0).all()
+    assert (places - half < np.array(WINDOW) - 1).all()
     away = np.linalg.norm(places - middle, axis=1)
     assert (np.diff(away) >= 0).all()
     wide = np.array(record.boxes)
@@ -177,6 +179,17 @@ def test_boxes_in_sight_come_with_the_nearest_first(reader, drawn, cases):
     assert (boxes[:count, 3:] == 8).all()
   assert max(counts) == MAX_BOXES
   assert not read(reader, drawn, NECK)["box_mask"].any()
+
+
+@pytest.mark.parametrize(
+  ("first", "centres"), [(0, [2]), (3, [2, 5]), (4, [5]), (6, [5, 8])]
+)
+def test_a_lesion_that_the_border_cuts_is_told_of(cases, first, centres):
+  record = cases["bone-2"].record  # every 3 voxels of depth, 2 voxels around
+  found, complete = crops._boxes(record, (first, 0, 0), (2, 30, 40))
+  assert complete
+  places = found["boxes"][found["box_mask"], 0] + first
+  assert sorted(places) == centres
 
 
 def test_a_window_with_more_lesions_than_it_can_tell_of_teaches_none(
@@ -192,7 +205,8 @@ def test_a_window_with_more_lesions_than_it_can_tell_of_teaches_none(
     rng = np.random.default_rng(seed)
     shape = drawn.case(BONE).shape
     places = centres - reader._start(shape, Target(BONE, "levels", point), rng)
-    inside = (places >= 0) & (places <= np.array(WINDOW) - 1)
+    half = np.array(record.boxes)[:, 3:] / (2 * record.spacing_mm)
+    inside = (places + half > 0) & (places - half < np.array(WINDOW) - 1)
     complete = inside.all(axis=1).sum() <= MAX_BOXES
     assert sample["has_lesions"] == complete
     seen[bool(complete)] += 1

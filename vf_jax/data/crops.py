@@ -167,6 +167,8 @@ def _boxes(
 ) -> tuple[dict[str, np.ndarray], bool]:
   """The boxes in sight, nearest to the middle first; and if these are all.
 
+  One that the border cuts is in sight: what is seen of it is no healthy bone.
+
   NOTE: where some are left out, their places must not count as free of lesions.
   """
   boxes = np.zeros((MAX_BOXES, 6), np.float32)
@@ -175,8 +177,10 @@ def _boxes(
   if record.boxes:
     found = np.array(record.boxes, float)
     found[:, :3] -= start
-    centre = found[:, :3]
-    found = found[((centre >= 0) & (centre <= np.array(size) - 1)).all(axis=1)]
+    centre, half = found[:, :3], found[:, 3:] / (2 * record.spacing_mm)
+    found = found[
+      ((centre + half > 0) & (centre - half < np.array(size) - 1)).all(axis=1)
+    ]
     away = np.linalg.norm(found[:, :3] - (np.array(size) - 1) / 2, axis=1)
     complete = len(found) <= MAX_BOXES
     found = found[np.argsort(away, kind="stable")][:MAX_BOXES]

@@ -223,8 +223,9 @@ def test_boxes_in_sight_sit_on_their_lesion(batches, model):
       np.asarray(batch.boxes[0, 0]),
       np.asarray(batch.centres[0, code]),
     )
-    assert (box[:3] >= 0).all()
-    assert (box[:3] < np.array(model.crop)).all()
+    half = box[3:] / (2 * model.spacing_mm)
+    assert (box[:3] + half > 0).all()
+    assert (box[:3] - half < np.array(model.crop) - 1).all()
     # The box is sqrt(1 + 9 + 9) voxels from the centre of L1.
     away = np.linalg.norm(box[:3] - centre)
     assert away == pytest.approx(np.sqrt(19), rel=0.45)

@@ -205,9 +205,11 @@ def _fields(patch, crop: _Crop, image, spacing_mm, point_key, model):
     model.spacing_mm,
     model.max_points,
   )
-  size = jnp.asarray([model.crop], jnp.float32)
-  middle = crop.boxes[:, :3]
-  inside = crop.box_mask & ((middle >= 0) & (middle < size)).all(axis=1)
+  last = jnp.asarray([model.crop], jnp.float32) - 1
+  middle, half = crop.boxes[:, :3], crop.boxes[:, 3:] / (2 * model.spacing_mm)
+  # What the border leaves of a lesion is no healthy bone.
+  inside = ((middle + half > 0) & (middle - half < last)).all(axis=1)
+  inside &= crop.box_mask
   return {
     "image": jnp.clip(image, AIR_HU, _MOST_HU),
     "labels": crop.labels,
