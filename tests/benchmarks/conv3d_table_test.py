@@ -37,8 +37,8 @@ def test_every_shape_of_a_model_is_measured(benchmark, name, variant):
     return jnp.zeros((*x.shape[:4], cout), x.dtype)
 
   with (
-    mock.patch.object(layers, "conv3d", convolve),
-    mock.patch.object(unetr, "conv3d", convolve),
+    mock.patch.object(layers, "convolve", convolve),
+    mock.patch.object(unetr, "convolve", convolve),
   ):
     jax.eval_shape(
       VertebraFormer(config).init,

@@ -150,18 +150,16 @@ def test_choice_follows_backend_shape_and_type():
   assert choose("cpu", shape, (3, 3, 3, 1, 16), full) == "channels"
 
 
-def test_choice_avoids_the_native_operation_where_depth_is_split(monkeypatch):
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  x, kernel = _inputs((1, 8, 4, 4), (3, 3, 3), 8, 8)
-
-  def rank(shape):
-    """Of the convolutions that it takes."""
-    with jax.set_mesh(_mesh(shape)):
-      traced = str(jax.make_jaxpr(lambda x, k: conv3d(x, k))(x, kernel))
-    return 3 if "lhs_spec=(0, 4, 1, 2, 3)" in traced else 2
-
-  assert rank((2, 2, 2, 1)) == 3
-  assert rank((2, 1, 2, 2)) == 2
+@pytest.mark.parametrize("implementation", get_args(Implementation))
+def test_a_halo_is_seen_and_left_out(implementation):
+  x, kernel = _inputs((2, 8, 6, 5), (3, 3, 3), 5, 3)
+  found = conv3d(x, kernel, implementation, halo=1)
+  whole = conv3d(x, kernel, "native")
+  np.testing.assert_allclose(
+    found, whole[:, 1:-1], atol=1e-5 * np.abs(whole).max()
+  )
+  with pytest.raises(ValueError, match="halo of 2"):
+    conv3d(x, kernel, implementation, halo=2)
 
 
 def test_unknown_implementation_is_refused():

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from vf_jax.models.layers import Dense, Domain, Modulate, gated
+from vf_jax.models.layers import Dense, Domain, Modulate, add_bias, gated
 from vf_jax.ops.attention import rotary_angles, rotate
 from vf_jax.ops.subvoxel import space_to_depth
 from vf_jax.parallel.attention import Implementation, attend
-from vf_jax.parallel.sharding import constrain
+from vf_jax.parallel.sharding import constrain, sharers
 
 _ATTENDED = "attended"
 _POLICIES = {
@@ -71,6 +71,44 @@ class Stem(nn.Module):
     return packed, Dense(self.channels, dtype=self.dtype, name="embed")(packed)
 
 
+class Projections(nn.Module):
+  """Queries, keys and values of all heads.
+
+  Attributes:
+    heads: attention heads.
+    dtype: compute type; parameters are float32.
+  """
+
+  heads: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "batch tokens dim"]
+  ) -> tuple[Float[Array, "batch tokens heads _"], ...]:
+    """Returns queries, keys and values in the compute type."""
+    batch, count, dim = x.shape
+    kernel = self.param(
+      "kernel", nn.initializers.lecun_normal(), (dim, 3 * dim)
+    )
+    bias = self.param("bias", nn.initializers.zeros, (3 * dim,))
+    kernel = kernel.astype(self.dtype)
+    each = dim // self.heads
+    if sharers("heads") == 1:
+      found = add_bias(x.astype(self.dtype) @ kernel, bias)
+      found = found.reshape(batch, count, 3, self.heads, each)
+      return found[:, :, 0], found[:, :, 1], found[:, :, 2]
+    # All queries lie before all keys, and a device's share of that holds no
+    # whole head. The kernel is brought in the order of heads, not the tokens.
+    kernel = kernel.reshape(dim, 3, self.heads, each).swapaxes(1, 2)
+    kernel = constrain(kernel.reshape(dim, 3 * dim), "embed", "heads")
+    bias = bias.reshape(3, self.heads, each).swapaxes(0, 1).reshape(-1)
+    found = add_bias(x.astype(self.dtype) @ kernel, bias)
+    found = found.reshape(batch, count, self.heads, 3, each)
+    found = constrain(found, "batch", "tokens", "heads", None, None)
+    return found[..., 0, :], found[..., 1, :], found[..., 2, :]
+
+
 class Block(nn.Module):
   """Pre-norm transformer block, modulated by the domain.
 
@@ -101,12 +139,10 @@ class Block(nn.Module):
     batch, count, dim = tokens.shape
     x = nn.LayerNorm(dtype=self.dtype, name="attn_norm")(tokens)
     x, gate = Modulate(name="attn_modulate")(x, domain)
-    qkv = Dense(3 * dim, dtype=self.dtype, name="qkv")(x)
-    qkv = qkv.reshape(batch, count, 3, self.heads, dim // self.heads)
-    query, key = qkv[:, :, 0], qkv[:, :, 1]
+    query, key, value = Projections(self.heads, dtype=self.dtype, name="qkv")(x)
     if angles is not None:
       query, key = rotate(query, angles), rotate(key, angles)
-    x = attend(query, key, qkv[:, :, 2], self.implementation)
+    x = attend(query, key, value, self.implementation)
     x = checkpoint_name(x, _ATTENDED)
     x = Dense(dim, dtype=self.dtype, name="proj")(x.reshape(batch, count, dim))
     tokens = tokens + gated(gate, x)

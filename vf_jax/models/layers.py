@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vf_jax.ops.conv3d import conv3d
+from vf_jax.parallel.convolution import convolve
 
 Domain = Float[Array, "batch domain"] | None
 
@@ -81,8 +81,7 @@ class Conv3D(nn.Module):
       (3, 3, 3, x.shape[-1], self.features),
     )
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    out = conv3d(x.astype(self.dtype), kernel.astype(self.dtype))
-    return add_bias(out, bias)
+    return add_bias(convolve(x.astype(self.dtype), kernel), bias)
 
 
 class Modulate(nn.Module):

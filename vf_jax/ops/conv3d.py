@@ -19,9 +19,6 @@ Implementation = Literal["native", "taps", "channels", "winograd"]
 'channels': one 2D convolution, depth taps as input channels; 'winograd': six
 2D convolutions for four depths instead of twelve."""
 
-DEPTH_AXIS = "context"
-"""Mesh axis over which the depth of features may be split."""
-
 # Up to so many input channels the copies of 'channels' are cheap.
 _FEW = 4
 # Voxels of a batch below which Winograd's transforms cost what they save, and
@@ -33,7 +30,8 @@ def conv3d(
   x: Float[Array, "batch depth height width cin"],
   kernel: Float[Array, "kd kh kw cin cout"],
   implementation: Implementation | None = None,
-) -> Float[Array, "batch depth height width cout"]:
+  halo: int = 0,
+) -> Float[Array, "batch rows height width cout"]:
   """Convolves with stride 1 and zero padding to the same size.
 
   Every implementation is the same sum up to the order of its terms, with
@@ -42,44 +40,46 @@ def conv3d(
   Args:
     x: features.
     kernel: odd-sized in its three spatial axes.
-    implementation: None chooses by backend, shape and mesh (that of
-      `jax.set_mesh`): see `choose_implementation`.
+    implementation: None chooses by backend and shape: see
+      `choose_implementation`.
+    halo: 0, or half the kernel's depth: so many rows at either end of `x` are
+      seen, and the result does not hold them.
 
   Returns:
-    Features of the same spatial shape.
+    Features of the same spatial shape, but for the halo.
 
   Raises:
-    ValueError: if a kernel axis is even, or the implementation is unknown or
-      cannot convolve with this kernel.
+    ValueError: if a kernel axis is even, the halo is neither, or the
+      implementation is unknown or cannot convolve with this kernel.
   """
   if any(k % 2 == 0 for k in kernel.shape[:3]):
     raise ValueError(f"kernel {kernel.shape[:3]} must be odd in every axis")
+  if halo not in (0, kernel.shape[0] // 2):
+    raise ValueError(f"a halo of {halo} does not fit {kernel.shape[:3]}")
   if implementation is None:
-    mesh = jax.sharding.get_abstract_mesh()
     implementation = choose_implementation(
-      jax.default_backend(),
-      x.shape,
-      kernel.shape,
-      x.dtype,
-      split=not mesh.empty and mesh.shape.get(DEPTH_AXIS, 1) > 1,
+      jax.default_backend(), x.shape, kernel.shape, x.dtype
     )
   if implementation == "native":
+    sides = [(k // 2, k // 2) for k in kernel.shape[:3]]
     return lax.conv_general_dilated(
       x,
       kernel,
       (1, 1, 1),
-      "SAME",
+      [(0, 0), *sides[1:]] if halo else sides,
       dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
     )
   if implementation == "taps":
-    return depth_taps(x, kernel)
-  if implementation == "channels":
-    return depth_channels(x, kernel)
-  if implementation == "winograd":
-    return winograd(x, kernel)
-  raise ValueError(
-    f"implementation '{implementation}' is none of {get_args(Implementation)}"
-  )
+    out = depth_taps(x, kernel)
+  elif implementation == "channels":
+    out = depth_channels(x, kernel)
+  elif implementation == "winograd":
+    out = winograd(x, kernel)
+  else:
+    raise ValueError(
+      f"implementation '{implementation}' is none of {get_args(Implementation)}"
+    )
+  return out[:, halo:-halo] if halo else out
 
 
 def choose_implementation(
@@ -87,7 +87,6 @@ def choose_implementation(
   shape: tuple[int, ...],
   kernel: tuple[int, ...],
   dtype: jnp.dtype,
-  split: bool = False,
 ) -> Implementation:
   """The fastest exact formulation for a backend.
 
@@ -95,23 +94,17 @@ def choose_implementation(
   it than with 2D convolutions, above all in the gradient. Winograd's
   transforms multiply by up to 8, which bfloat16 has no digits for.
 
-  NOTE: XLA 0.10.2 partitions a native convolution wrongly, without a warning,
-  when an axis that it slides along is split and another axis of the mesh
-  replicates it or splits its channels: results and gradients come out two to
-  five times too large. Taps slide along whole axes only.
-
   Args:
     backend: as `jax.default_backend()` names it.
     shape: of the features.
     kernel: shape of the kernel.
     dtype: of the features.
-    split: whether the depth of the features is split over devices.
 
   Returns:
     The name of the implementation.
   """
   if backend != "cpu":
-    return "taps" if split else "native"
+    return "native"
   if kernel[3] <= _FEW:
     return "channels"
   voxels = math.prod(shape[:4])

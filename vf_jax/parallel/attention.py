@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from typing import Literal
 
 import jax
@@ -13,7 +11,7 @@ from jaxtyping import Array, Float
 
 from vf_jax.ops.attention import attention
 from vf_jax.ops.blockwise_attention import blockwise_attention
-from vf_jax.parallel.sharding import LOGICAL
+from vf_jax.parallel.sharding import divide
 
 Implementation = Literal["auto", "xla", "cudnn", "tpu"]
 
@@ -71,11 +69,7 @@ def over_mesh(function, query, key, value):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return function(query, key, value)
-  batch, count, heads, _ = query.shape
-  split = functools.partial(_divided, mesh)
-  share = P(
-    split("batch", batch), split("tokens", count), split("heads", heads), None
-  )
+  share = divide(mesh, query.shape, ("batch", "tokens", "heads", None))
   whole = P(share[0], None, share[2], None)
   return jax.shard_map(
     function,
@@ -84,11 +78,3 @@ def over_mesh(function, query, key, value):
     # A kernel says nothing of what varies over the mesh.
     check_vma=False,
   )(query, key, value)
-
-
-def _divided(mesh, name, size):
-  """Axes of the mesh for a logical axis, None if they do not divide it."""
-  axes = LOGICAL[name]
-  names = (axes,) if isinstance(axes, str) else axes or ()
-  count = math.prod(mesh.shape[axis] for axis in names)
-  return None if size % count else axes

@@ -86,13 +86,46 @@ def param_spec(
       f"{len(hits)} sharding rules match the parameter {path}. Fix: one rule "
       "for it in vf_jax/parallel/sharding.py."
     )
-  names = [LOGICAL[name] if name else None for name in hits[0]]
+  return divide(mesh, shape, hits[0])
+
+
+def divide(
+  mesh: Mesh | AbstractMesh,
+  shape: tuple[int, ...],
+  axes: tuple[str | None, ...],
+) -> P:
+  """Finds how an array is divided.
+
+  Args:
+    mesh: the devices.
+    shape: of the array.
+    axes: logical name of each of its first axes.
+
+  Returns:
+    The axes of the mesh for each of these; one that its devices do not divide
+    is not divided.
+  """
+  names = [LOGICAL[name] if name else None for name in axes]
   return P(
     *(
       axis if axis is None or not size % _count(mesh, axis) else None
       for axis, size in zip(names, shape)
     )
   )
+
+
+def sharers(name: str) -> int:
+  """How many devices share a logical axis.
+
+  Args:
+    name: of the axis.
+
+  Returns:
+    Their number on the mesh of `jax.set_mesh`; 1 without one.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  axis = LOGICAL[name]
+  return 1 if mesh.empty or axis is None else _count(mesh, axis)
 
 
 def state_shardings(mesh: Mesh | AbstractMesh, state: Any) -> Any:
@@ -176,14 +209,7 @@ def constrain(x: Any, *axes: str | None) -> Any:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
-  names = [LOGICAL[name] if name else None for name in axes]
-  spec = P(
-    *(
-      axis if axis is None or not size % _count(mesh, axis) else None
-      for axis, size in zip(names, x.shape)
-    )
-  )
-  return jax.lax.with_sharding_constraint(x, spec)
+  return jax.lax.with_sharding_constraint(x, divide(mesh, x.shape, axes))
 
 
 def _count(mesh: Any, axes: str | tuple[str, ...]) -> int:

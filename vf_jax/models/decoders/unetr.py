@@ -18,8 +18,8 @@ from jaxtyping import Array, Float
 from vf_jax.config import UNETR_TOKEN as TOKEN
 from vf_jax.errors import ConfigError
 from vf_jax.models.layers import Domain, Modulate, gated
-from vf_jax.ops.conv3d import conv3d
 from vf_jax.ops.subvoxel import depth_to_space
+from vf_jax.parallel.convolution import convolve
 from vf_jax.parallel.sharding import constrain
 
 Volume = Float[Array, "batch depth height width channel"]
@@ -65,7 +65,7 @@ class Convolution(nn.Module):
       nn.initializers.he_normal(),
       (3, 3, 3, x.shape[-1], self.features),
     )
-    return conv3d(x.astype(self.dtype), kernel.astype(self.dtype))
+    return convolve(x.astype(self.dtype), kernel)
 
 
 class Upsample(nn.Module):
