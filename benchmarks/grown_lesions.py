@@ -111,6 +111,9 @@ def _crops(
     count -= 1
     image = np.asarray(batch.image).round().astype(np.int16)
     boxes = np.asarray(batch.boxes, float)[np.asarray(batch.box_mask)]
+    # No box can be found whose centre lies outside.
+    centres, last = boxes[:, :3], np.array(image.shape) - 1
+    boxes = boxes[((centres >= 0) & (centres <= last)).all(axis=1)]
     true = [(box[2::-1] * edge_mm, box[:2:-1]) for box in boxes]
     volume = Volume(np.asfortranarray(from_network(image)), affine)
     yield volume, lesions.corners(true)

@@ -215,7 +215,9 @@ class _Study:
     def forward(block):
       found = self.look(params, block, spacing, middle)
       if found[4] is not None:
-        mixtures.append(np.asarray(found[4]))
+        # The last call is filled up with air.
+        real = (block > AIR_HU).any(axis=(1, 2, 3))
+        mixtures.append(np.asarray(found[4])[real])
       return WindowOutputs(*(np.asarray(x) for x in found[:3]))
 
     out = sweep(image, forward, self.config.model.crop, 0.25, _WINDOWS, 0.5)
@@ -228,7 +230,7 @@ class _Study:
       "found": _hits(boxes, record.boxes, record.spacing_mm),
     }
     if mixtures:
-      log_mixture = np.concatenate(mixtures)[: out.windows].astype(float)
+      log_mixture = np.concatenate(mixtures).astype(float)
       share = np.exp(log_mixture)
       result["entropy"] = float(-(share * log_mixture).sum(axis=1).mean())
       result["mixture"] = [round(float(v), 4) for v in share.mean(axis=0)]

@@ -449,6 +449,9 @@ class PredictConfig:
   Attributes:
     overlap: share of a window that its neighbour covers again.
     batch: windows per call.
+    in_flight: calls that the network works at together. One alone leaves cores
+      idle between its steps, and a device while the host adds up; two need
+      more memory.
     threshold: probability above which a voxel is vertebra.
     vote_sigma_mm: smoothing of the centre votes.
     min_distance_mm: smallest distance between two body centres.
@@ -466,11 +469,13 @@ class PredictConfig:
   min_volume_ml: float
   lesion_threshold: float
   level_temperature: float = 1.0
+  in_flight: int = 2
 
   def __post_init__(self) -> None:
     check_positive(
-      self, "batch", "vote_sigma_mm", "min_distance_mm", "level_temperature"
-    )
+      self, "batch", "in_flight", "vote_sigma_mm", "min_distance_mm",
+      "level_temperature",
+    )  # fmt: skip
     check_probability(self, "overlap", "threshold", "lesion_threshold")
     if self.overlap >= 1:
       raise ConfigError(

@@ -43,7 +43,8 @@ class Batch:
     points: detections to be numbered, head to foot, in voxels.
     point_levels: index into `numbering.VERTEBRAE`, -1 = false detection.
     point_mask: True for real slots.
-    boxes: lesion centre (voxels) and edge lengths (mm).
+    boxes: lesion centre (voxels; outside the crop if its border cuts the
+      lesion) and edge lengths (mm).
     box_mask: True for real slots.
     domain: index of the source's domain.
     has_masks: whether vertebra masks are annotated.

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from scipy import ndimage
 
 from vf_jax.infer.facts import VertebraBox
-from vf_jax.scratch import slabs
+from vf_jax.scratch import release, slabs
 from vf_jax.volume import Grid, Volume
 
 _LEAST_BONE = 0.1  # of a box, that a vertebra fills to be the one it sits in
@@ -115,17 +115,20 @@ def locate_box(
   last = np.maximum(last, first + 1)
   if (first < 0).any() or (last > grid.shape).any():
     return None
-  x, y, z = (slice(int(a), int(b)) for a, b in zip(first, last))
-  codes = np.asarray(mask[x, y, z])
-  where = np.argwhere(codes > 0)
-  if not len(where):
-    return None
-  away = np.abs(grid.to_world(where + first) - centre)
   reach = np.maximum(half, np.array(grid.spacing).max() / 2)
-  own = codes[tuple(where.T)][(away <= reach + 1e-6).all(axis=1)]
-  if not len(own):
+  x, y, z = (slice(int(a), int(b)) for a, b in zip(first, last))
+  counts = np.zeros(256, np.int64)
+  # Slice by slice: positions take a hundred times the memory of codes.
+  for layer in range(z.start, z.stop):
+    codes = np.asarray(mask[x, y, layer])
+    where = np.argwhere(codes > 0)
+    places = np.column_stack([where + first[:2], np.full(len(where), layer)])
+    away = np.abs(grid.to_world(places) - centre)
+    inside = (away <= reach + 1e-6).all(axis=1)
+    counts += np.bincount(codes[tuple(where.T)][inside], minlength=256)
+  release(mask)
+  if not counts.any():
     return None
-  counts = np.bincount(own)
   code = int(counts.argmax())
   bone_mm3 = counts[code] * grid.voxel_volume_ml * 1000
   if bone_mm3 < _LEAST_BONE * float(np.prod(2 * reach)):

@@ -38,6 +38,7 @@ from vf_jax.io.ct import AS_STORED, InputOptions
 from vf_jax.labels import BY_CODE
 from vf_jax.models.decoders.level_chain import ChainScores
 from vf_jax.models.vertebraformer import VertebraFormer
+from vf_jax.scratch import trim
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
   Grid,
@@ -302,6 +303,7 @@ class Predictor:
       p.overlap,
       p.batch,
       p.threshold,
+      p.in_flight,
     )
 
   def level_scores(
@@ -342,7 +344,12 @@ class Predictor:
         points[slot, 0] = centre - start
       return np.asarray(self._evidence(self.params, block, spacing, points))
 
-    evidence = list(run_ahead(evidence_from, range(0, count, batch)))
+    evidence = list(
+      run_ahead(
+        evidence_from, range(0, count, batch), self.config.predict.in_flight
+      )
+    )
+    trim()
     slots = 32 * -(-count // 32)  # few shapes, few compilations
     stacked = np.concatenate(evidence)[:count]
     rows = np.zeros((1, slots, stacked.shape[1]), np.float32)

@@ -60,16 +60,18 @@ def sweep(
   overlap: float,
   batch: int,
   threshold: float,
+  in_flight: int = 1,
 ) -> Sweep:
   """Runs the network over a whole CT.
 
   Args:
     image: HU on the network's grid.
-    forward: runs exactly `batch` windows.
+    forward: runs exactly `batch` windows; called from `in_flight` threads.
     crop: window.
     overlap: of neighbouring windows.
     batch: windows per call; the last call is filled up with air.
     threshold: probability above which the offsets of a voxel are kept.
+    in_flight: calls at a time.
 
   Returns:
     Blended outputs on the grid of `image`.
@@ -86,7 +88,7 @@ def sweep(
   box = np.zeros((*cells, 6), np.float32)
   offsets = [np.zeros((0, 3), np.float32)]
   windows = plan_windows(image, crop, overlap)
-  for slab in blend(windows, arrays, batch):
+  for slab in blend(windows, arrays, batch, in_flight):
     logits, moves, lesions = slab.maps
     inside = (slice(max(0, depth - slab.start)), slice(height), slice(width))
     rows = slice(slab.start, slab.start + len(logits))

@@ -27,13 +27,9 @@ BONE_HU = 100.0
 """A window whose voxels all lie below this holds no bone and is skipped."""
 
 Forward = Callable[[Int16[np.ndarray, "batch d h w"]], Sequence[Any]]
-"""Runs a batch of windows. Gives arrays (batch, d, h, w, channels), each at
-full resolution or at a whole part of it that divides `STEM_STRIDE`."""
-
-IN_FLIGHT = 2
-"""Batches that the network works at together. One alone leaves cores idle
-between its steps, and a device while the host adds up: on two cores two take
-0.8 of the time."""
+"""Runs a batch of windows; several threads call it. Gives arrays (batch, d, h,
+w, channels), each at full resolution or at a whole part of it that divides
+`STEM_STRIDE`."""
 
 _ROWS = 16  # voxels of depth that are finished at a time
 _ADDED = STEM_STRIDE  # voxels of depth that a thread adds at a time
@@ -182,13 +178,13 @@ def plan_windows(
 
 
 def blend(
-  windows: Windows, forward: Forward, batch: int, in_flight: int = IN_FLIGHT
+  windows: Windows, forward: Forward, batch: int, in_flight: int = 1
 ) -> Iterator[Slab]:
   """Runs the network over a whole CT and gives its mean, slab by slab.
 
   Args:
     windows: of the image.
-    forward: runs exactly `batch` windows; called from several threads.
+    forward: runs exactly `batch` windows.
     batch: windows per call; the last call is filled up with air.
     in_flight: calls at a time. Changes time and memory, not what is found:
       windows are added in their order.
@@ -226,10 +222,12 @@ def blend(
       last = number + 1 == len(batches)
       stop = windows.shape[0] if last else batches[number + 1][0][0]
       yield from _finish(sums, places[0][0], stop)
+  # Each thread leaves free memory behind in an arena of its own.
+  trim()
 
 
 def run_ahead(
-  work: Callable[[Any], Any], items: Sequence[Any], in_flight: int = IN_FLIGHT
+  work: Callable[[Any], Any], items: Sequence[Any], in_flight: int
 ) -> Iterator[Any]:
   """Maps in threads: the next items are under way while a result is used.
 
@@ -246,12 +244,17 @@ def run_ahead(
   yield work(items[0])
   running: collections.deque[Future[Any]] = collections.deque()
   with ThreadPoolExecutor(in_flight) as pool:
-    for item in items[1:]:
-      running.append(pool.submit(work, item))
-      if len(running) > in_flight:
+    try:
+      for item in items[1:]:
+        running.append(pool.submit(work, item))
+        if len(running) > in_flight:
+          yield running.popleft().result()
+      while running:
         yield running.popleft().result()
-    while running:
-      yield running.popleft().result()
+    finally:
+      # Nobody wants what is not begun once this ends early.
+      for future in running:
+        future.cancel()
 
 
 class _Sums:
@@ -324,7 +327,7 @@ def classify(
   crop: tuple[int, int, int],
   overlap: float,
   batch: int,
-  in_flight: int = IN_FLIGHT,
+  in_flight: int = 1,
   last: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> UInt8[np.ndarray, "depth height width"]:
   """The class of every voxel, for networks with one logit per class.

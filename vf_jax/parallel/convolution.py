@@ -25,8 +25,8 @@ def convolve(
 
   Args:
     x: features.
-    kernel: odd-sized in its three spatial axes; cast to the type of `x`, so
-      that its gradient is summed over devices in its own.
+    kernel: odd-sized in its three spatial axes; cast to the type of `x`. Where
+      depth is shared its gradient is summed over devices in its own type.
 
   Returns:
     Features of the same spatial shape.
