@@ -8,6 +8,7 @@ ours compiles are kept in FOLDER/programs, as `vf-jax predict` keeps them.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
@@ -35,7 +36,14 @@ def main() -> None:
     ours(folder)
     fast(folder)
     return
-  job = {"weights": weights, "monai": monai, "ours": ours, "fast": fast}[kind]
+  job = {
+    "weights": weights,
+    "monai": monai,
+    "monai_compile": functools.partial(monai, compiled=True),
+    "ours": ours,
+    "ours_two": functools.partial(ours, in_flight=2),
+    "fast": fast,
+  }[kind]
   run = job(folder)
   if run is None:
     return
@@ -61,14 +69,14 @@ def _unetr():
   return UNETR(1, CLASSES, (WINDOW,) * 3, feature_size=16).eval()
 
 
-def _before(path: pathlib.Path):
+def _before(path: pathlib.Path, **spacing):
   from monai import transforms as t
 
   return t.Compose(
     [
       t.LoadImaged("image"),
       t.EnsureChannelFirstd("image"),
-      t.Spacingd("image", (SPACING_MM,) * 3, mode="bilinear"),
+      t.Spacingd("image", (SPACING_MM,) * 3, mode="bilinear", **spacing),
       t.ScaleIntensityRanged("image", -LIMIT_HU, LIMIT_HU, -1, 1, clip=True),
     ]
   )
@@ -106,8 +114,14 @@ def weights(folder: pathlib.Path) -> None:
   )
 
 
-def monai(folder: pathlib.Path):
-  """LoadImage, Spacing, sliding_window_inference, argmax, inverse, file."""
+def monai(folder: pathlib.Path, compiled: bool = False):
+  """LoadImage, Spacing, sliding_window_inference, argmax, inverse, file.
+
+  Args:
+    folder: of the CT and the weights.
+    compiled: with `torch.compile`, and with resampling in float32, which takes
+      less time and memory than the float64 of MONAI's default.
+  """
   import nibabel
   import numpy as np
   import torch
@@ -117,13 +131,24 @@ def monai(folder: pathlib.Path):
   net = _unetr()
   with np.load(folder / "weights.npz") as file:
     net.load_state_dict({k: torch.from_numpy(file[k]) for k in file.files})
+  forward = net
+  if compiled:
+    program = torch.compile(net)
+
+    def forward(window):
+      # Windows are views of the whole, and other strides compile again.
+      return program(window.contiguous())
+
+    with torch.inference_mode():
+      forward(torch.zeros(1, 1, *(WINDOW,) * 3))
+  name = "monai_compile" if compiled else "monai"
 
   def run() -> None:
-    before = _before(folder)
+    before = _before(folder, **({"dtype": np.float32} if compiled else {}))
     with torch.inference_mode():
       data = before({"image": str(folder / "ct.nii.gz")})
       data["pred"] = sliding_window_inference(
-        data["image"][None], WINDOW, 1, net, OVERLAP, mode="gaussian"
+        data["image"][None], WINDOW, 1, forward, OVERLAP, mode="gaussian"
       )[0]
       # The classes, not 27 maps, go back: the cheaper order of the two.
       data["pred"] = t.AsDiscrete(argmax=True)(data["pred"])
@@ -131,13 +156,13 @@ def monai(folder: pathlib.Path):
       mask = after(data)["pred"][0]
     nibabel.save(
       nibabel.Nifti1Image(mask.numpy().astype(np.uint8), mask.affine.numpy()),
-      folder / "monai.nii.gz",
+      folder / f"{name}.nii.gz",
     )
 
   return run
 
 
-def ours(folder: pathlib.Path):
+def ours(folder: pathlib.Path, in_flight: int = 1):
   """The same with our reader, windows, UNETR and writer."""
   import jax
   import numpy as np
@@ -154,9 +179,16 @@ def ours(folder: pathlib.Path):
   model = Unetr(CLASSES, feature_size=16, scan=False)
   with np.load(folder / "weights.npz") as file:
     params = params_from_monai(file, model, (1, *(WINDOW,) * 3, 1))
+  # The last layer follows the mean of the windows, as it is linear.
+  out = params["decoder"]["out"]
+  last = np.asarray(out["kernel"]), np.asarray(out["bias"])
+  out["kernel"] = np.eye(len(last[0]), dtype=np.float32)
+  out["bias"] = np.zeros(len(last[0]), np.float32)
+  model = model.clone(classes=len(last[0]))
   params = jax.device_put(params)
   with np.load(folder / "grid.npz") as file:
     grid = Grid(tuple(file["shape"].tolist()), file["affine"])
+
   forward = jax.jit(
     lambda p, x: model.apply(
       {"params": p}, x[..., None].astype("float32") / LIMIT_HU
@@ -183,6 +215,8 @@ def ours(folder: pathlib.Path):
       (WINDOW,) * 3,
       OVERLAP,
       1,
+      in_flight,
+      last,
     )
     native = volume.grid
     mask = empty(native.shape, np.uint8)
@@ -191,7 +225,8 @@ def ours(folder: pathlib.Path):
       affine[:3, 3] = native.to_world(np.array([[0, 0, part.start]]))[0]
       slab = Grid((*native.shape[:2], part.stop - part.start), affine)
       mask[..., part] = resample(found, grid, slab, order=0, fill=0)
-    nifti.write(folder / "ours.nii.gz", mask, like=volume)
+    name = "ours" if in_flight == 1 else "ours_two"
+    nifti.write(folder / f"{name}.nii.gz", mask, like=volume)
 
   return run
 
