@@ -380,15 +380,20 @@ def test_the_last_layer_may_follow_the_mean():
   assert (found != want).mean() < 1e-3  # rounding of float32 sums
 
 
-def test_what_fails_while_windows_are_added_is_told():
+def test_what_fails_while_windows_are_added_is_told_and_ends_the_threads():
   windows = plan_windows(noise((64, 8, 8)), CROP, 0.5)
-  shapes = iter([(1, *CROP, 1), (1, CROP[0], 7, 8, 1)])
+  before, calls = threading.active_count(), []
 
   def forward(block):
-    return [np.ones(next(shapes), np.float32)]
+    calls.append(block)
+    width = 8 if len(calls) == 1 else 7  # the first is computed alone
+    return [np.ones((1, *CROP[:2], width, 1), np.float32)]
 
-  with pytest.raises(ValueError, match="broadcast"):
-    list(blend(windows, forward, 1))
+  with pytest.raises(ValueError, match="broadcast") as error:
+    list(blend(windows, forward, 1, 2))
+  # Whoever holds the error holds what it passed through.
+  assert error.tb is not None
+  assert threading.active_count() == before
 
 
 def test_no_thread_is_left_when_nobody_wants_the_rest():

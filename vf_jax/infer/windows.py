@@ -9,10 +9,11 @@ the scan is.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -205,8 +206,10 @@ def blend(
       block[slot] = take_window(windows.image, start, crop)
     return [np.asarray(array) for array in forward(block)]
 
-  with ThreadPoolExecutor(min(_ADDING, os.cpu_count() or 1)) as pool:
-    ahead = run_ahead(run, batches, in_flight)
+  with (
+    ThreadPoolExecutor(min(_ADDING, os.cpu_count() or 1)) as pool,
+    contextlib.closing(run_ahead(run, batches, in_flight)) as ahead,
+  ):
     for number, (places, outputs) in enumerate(zip(batches, ahead)):
       if not sums:
         # Now the program is compiled and the scan is read.
@@ -228,7 +231,7 @@ def blend(
 
 def run_ahead(
   work: Callable[[Any], Any], items: Sequence[Any], in_flight: int
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
   """Maps in threads: the next items are under way while a result is used.
 
   Args:
