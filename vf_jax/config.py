@@ -50,8 +50,8 @@ class ModelConfig:
     depth: blocks of the transformer.
     heads: attention heads.
     mlp_ratio: hidden width of the MLP over `dim`.
-    attention: 'xla', 'cudnn' (GPU), 'tpu' (a kernel for TPUs), or 'auto': the
-      kernel on TPUs and 'xla' elsewhere.
+    attention: 'xla', 'cudnn' (GPUs), 'gpu' or 'tpu' (our kernels for them), or
+      'auto': our kernel where there is one and 'xla' elsewhere.
     identification: bodies are found by offsets and numbered as a sequence;
       without it every voxel gets a level of its own, as in UNETR.
     lesion: whether there is a lesion decoder.
@@ -88,7 +88,7 @@ class ModelConfig:
   depth: int
   heads: int
   mlp_ratio: int
-  attention: Literal["auto", "xla", "cudnn", "tpu"]
+  attention: Literal["auto", "xla", "cudnn", "gpu", "tpu"]
   identification: bool
   lesion: bool
   modulation: Literal["none", "film", "prototype"]

@@ -158,6 +158,23 @@ def test_reads_a_tpu_program(hlo):
   assert found.bytes == pytest.approx(outside + 5 * 2 * 4 * size, rel=0.01)
 
 
+_GPU_TEXT = """\
+
+HloModule step
+
+ENTRY %main (a: bf16[8,128], b: bf16[128,16]) -> bf16[8,16] {
+  %a = bf16[8,128]{1,0} parameter(0)
+  %b = bf16[128,16]{1,0} parameter(1)
+  %product = (bf16[8,16]{1,0}, s8[33554432]{0}) custom-call(%a, %b), custom_call_target="__cublas$lt$matmul"
+  ROOT %out = bf16[8,16]{1,0} get-tuple-element(%product), index=0
+}
+"""
+
+
+def test_room_of_a_library_to_work_in_is_not_moved(hlo):
+  assert hlo.account(_GPU_TEXT).hbm_bytes == 2 * (8 * 128 + 128 * 16 + 8 * 16)
+
+
 def test_text_without_a_program_is_refused(hlo):
   with pytest.raises(ValueError, match="ENTRY"):
     hlo.account("HloModule nothing")

@@ -10,6 +10,8 @@ import pytest
 from vf_jax.config import MeshConfig
 from vf_jax.ops.attention import attention
 from vf_jax.ops.blockwise_attention import blockwise_attention
+from vf_jax.ops.flash_attention import flash_attention
+from vf_jax.parallel import attention as module
 from vf_jax.parallel.attention import attend, over_mesh
 from vf_jax.parallel.mesh import make_mesh
 
@@ -19,11 +21,12 @@ def _arrays():
   return [jax.random.normal(key, (2, 64, 4, 64)) for key in keys]
 
 
-def test_kernel_on_a_mesh_equals_dense_attention_with_gradients():
+@pytest.mark.parametrize("attention_of", [blockwise_attention, flash_attention])
+def test_kernel_on_a_mesh_equals_dense_attention_with_gradients(attention_of):
   *arrays, grad = _arrays()
 
   def kernel(query, key, value):
-    return blockwise_attention(query, key, value, True)
+    return attention_of(query, key, value, True)
 
   mesh = make_mesh(
     MeshConfig(data=1, fsdp=2, tensor=2, context=2), jax.devices()[:8]
@@ -51,10 +54,33 @@ def test_one_sample_stays_whole_on_a_mesh():
   )
 
 
-def test_auto_takes_xla_where_there_is_no_tpu_and_the_kernel_is_refused():
+def test_auto_takes_xla_on_a_cpu():
   query, key, value, _ = _arrays()
   np.testing.assert_array_equal(
     attend(query, key, value, "auto"), attention(query, key, value)
   )
-  with pytest.raises(ValueError, match="needs a TPU"):
-    attend(query, key, value, "tpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu"])
+def test_kernel_of_another_device_is_refused(device):
+  query, key, value, _ = _arrays()
+  with pytest.raises(ValueError, match=f"needs a {device.upper()}"):
+    attend(query, key, value, device)
+
+
+@pytest.mark.parametrize(
+  ("device", "kernel"),
+  [("gpu", "flash_attention"), ("tpu", "blockwise_attention")],
+)
+def test_auto_takes_the_kernel_of_the_device(monkeypatch, device, kernel):
+  query, key, value, _ = _arrays()
+  taken = []
+
+  def stand_in(query, key, value):
+    taken.append(kernel)
+    return attention(query, key, value)
+
+  monkeypatch.setattr(jax, "default_backend", lambda: device)
+  monkeypatch.setattr(module, kernel, stand_in)
+  attend(query, key, value, "auto")
+  assert taken == [kernel]

@@ -8,23 +8,21 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from vf_jax.models.layers import Dense, Domain, Modulate, add_bias, gated
-from vf_jax.ops.attention import rotary_angles, rotate
+from vf_jax.ops.attention import ATTENDED, rotary_angles, rotate
 from vf_jax.ops.subvoxel import space_to_depth
 from vf_jax.parallel.attention import Implementation, attend
 from vf_jax.parallel.sharding import constrain, sharers
 
-_ATTENDED = "attended"
 _POLICIES = {
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-  "names": jax.checkpoint_policies.save_only_these_names(_ATTENDED),
+  "names": jax.checkpoint_policies.save_only_these_names(ATTENDED),
   "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
     names_which_can_be_saved=[],
-    names_which_can_be_offloaded=[_ATTENDED],
+    names_which_can_be_offloaded=[ATTENDED],
     offload_src="device",
     offload_dst="pinned_host",
   ),
@@ -143,7 +141,6 @@ class Block(nn.Module):
     if angles is not None:
       query, key = rotate(query, angles), rotate(key, angles)
     x = attend(query, key, value, self.implementation)
-    x = checkpoint_name(x, _ATTENDED)
     x = Dense(dim, dtype=self.dtype, name="proj")(x.reshape(batch, count, dim))
     tokens = tokens + gated(gate, x)
     x = nn.LayerNorm(dtype=self.dtype, name="mlp_norm")(tokens)

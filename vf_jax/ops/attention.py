@@ -12,6 +12,9 @@ from jaxtyping import Array, Bool, Float
 
 from vf_jax.ops.attention_by_blocks import attention_by_blocks
 
+ATTENDED = "attended"
+"""What `jax.checkpoint` may keep of attention, by this name."""
+
 
 def attention(
   query: Float[Array, "batch tokens heads dim"],

@@ -6,14 +6,18 @@ from __future__ import annotations
 from typing import Literal
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from vf_jax.ops.attention import attention
+from vf_jax.ops.attention import ATTENDED, attention
 from vf_jax.ops.blockwise_attention import blockwise_attention
+from vf_jax.ops.flash_attention import flash_attention
 from vf_jax.parallel.sharding import divide
 
-Implementation = Literal["auto", "xla", "cudnn", "tpu"]
+Implementation = Literal["auto", "xla", "cudnn", "gpu", "tpu"]
+
+_KERNELS = ("gpu", "tpu")
 
 
 def attend(
@@ -24,34 +28,40 @@ def attend(
 ) -> Float[Array, "batch tokens heads dim"]:
   """Attention of every token over every other.
 
-  XLA divides its own operations over a mesh but no kernel, so the kernel for
-  TPUs is divided here: samples and heads as elsewhere, queries over `context`,
-  whose devices each see all keys.
+  XLA divides its own operations over a mesh but no kernel, so the kernels for
+  GPUs and TPUs are divided here: samples and heads as elsewhere, queries over
+  `context`, whose devices each see all keys.
 
   Args:
     query: queries.
     key: keys.
     value: values.
-    implementation: 'auto' takes the kernel on TPUs and 'xla' elsewhere; the
-      others are as in `ModelConfig`.
+    implementation: 'auto' takes the kernel of this backend and 'xla' where
+      there is none; the others are as in `ModelConfig`.
 
   Returns:
-    The attended values.
+    The attended values; for `jax.checkpoint` they have the name `ATTENDED`.
 
   Raises:
     ValueError: if the implementation does not exist on this backend.
   """
   backend = jax.default_backend()
   if implementation == "auto":
-    implementation = "tpu" if backend == "tpu" else "xla"
-  if implementation != "tpu":
-    return attention(query, key, value, implementation=implementation)
-  if backend != "tpu":
+    implementation = backend if backend in _KERNELS else "xla"
+  if implementation in _KERNELS and implementation != backend:
     raise ValueError(
-      f"attention implementation 'tpu' needs a TPU, this is '{backend}'; set "
+      f"attention implementation '{implementation}' needs a "
+      f"{implementation.upper()}, this is '{backend}'; set "
       "model.attention='auto'"
     )
-  return over_mesh(blockwise_attention, query, key, value)
+  if implementation == "gpu":
+    # It names what its backward pass needs, too.
+    return over_mesh(flash_attention, query, key, value)
+  if implementation == "tpu":
+    out = over_mesh(blockwise_attention, query, key, value)
+  else:
+    out = attention(query, key, value, implementation=implementation)
+  return checkpoint_name(out, ATTENDED)
 
 
 def over_mesh(function, query, key, value):

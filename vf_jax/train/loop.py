@@ -96,7 +96,8 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
 def _check_kernel(config: Config) -> None:
   """Refuses a kernel of attention that these devices do not have."""
   wanted, here = config.model.attention, jax.default_backend()
-  if {"cudnn": "gpu", "tpu": "tpu"}.get(wanted, here) != here:
+  needs = "gpu" if wanted == "cudnn" else wanted
+  if needs in ("gpu", "tpu") and needs != here:
     raise ConfigError(
       f"model.attention={wanted} does not run on this device, a {here}. Fix: "
       "model.attention=auto."
