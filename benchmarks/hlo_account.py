@@ -176,7 +176,7 @@ def _bytes(module, computation, one: Instruction, hbm: bool) -> float:
     return sizes[1] + outside[0] * shape_bytes(shapes[1])
   if op == "scatter":
     return sizes[2] + sizes[1] + outside[0] * shape_bytes(shapes[2])
-  if "custom_call_target=\"__cu" in one.attributes:
+  if 'custom_call_target="__cu' in one.attributes:
     # The last result of a library's product is room for it to work in.
     out = shape_bytes(parts_of(one.shape)[0], hbm)
   return out + sum(sizes)

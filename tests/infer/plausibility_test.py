@@ -18,6 +18,7 @@ from vf_jax.infer.plausibility import (
   is_upside_down,
   level_doubts,
   strangers,
+  to_count_from,
 )
 from vf_jax.infer.result import Vertebra
 from vf_jax.labels import BY_NAME
@@ -95,30 +96,41 @@ def test_arches_in_front_make_levels_doubtful_in_any_axis_order(codes):
 
 
 @pytest.mark.parametrize(
-  ("whole", "cut", "anchored"),
+  ("levels", "anchored"),
   [
-    ("T3 T4 T5 T6 T7", "", False),
-    ("L1 L2 L3", "T12", False),
-    ("T11 T12", "L1", False),
-    ("T12 L1", "", True),
-    ("T11 L1 L2", "", True),
-    ("T13 L1", "", True),
-    ("C7 T1 T2", "", True),
-    ("C5 C6 C7", "T1", False),
-    ("C2 C3", "C1", True),
-    ("L3 L4 L5", "", True),
-    ("L3 L4", "L5", False),
-    ("L4 L5 L6", "", True),
-    ("", "L5", False),
+    ("T3 T4 T5 T6 T7", False),
+    ("L1 L2 L3", False),
+    ("T11 T12", False),
+    ("T12 L1", True),
+    ("T11 L1 L2", True),
+    ("T13 L1", True),
+    ("C7 T1 T2", True),
+    ("C5 C6 C7", False),
+    ("C2 C3", True),
+    ("L3 L4 L5", True),
+    ("L3 L4", False),
+    ("L4 L5 L6", True),
+    ("", False),
   ],
 )
-def test_counting_begins_where_a_region_ends(whole, cut, anchored):
-  found = [
-    Vertebra(name, BY_NAME[name].code, (0.0, 0.0, 0.0), 0.9, complete, 1.0, 1.0)
-    for names, complete in ((whole, True), (cut, False))
-    for name in names.split()
-  ]
-  assert is_anchored(found) is anchored
+def test_counting_begins_where_a_region_ends(levels, anchored):
+  assert is_anchored(set(levels.split())) is anchored
+
+
+@pytest.mark.parametrize("codes", [("R", "A", "S"), ("I", "L", "A")])
+def test_counts_from_what_is_cut_at_the_sides_alone(codes):
+  volume, mask, found = spine()
+  # From the last slice of L3 to the first of T12, and no wider than bodies.
+  narrow = Volume(mask[5:15, :, 14:58], volume.affine)
+  cut = [dataclasses.replace(v, complete=v.level == "L2") for v in found[:4]]
+  turned = reorient(narrow, codes)
+  boxes = label_boxes(turned.voxels)
+  seen = to_count_from(turned.grid, boxes, cut)
+  assert [v.level for v in seen] == ["L1", "L2"]
+  reason = {"core_ml": "the border of the scan cuts the body"}
+  cut[1] = dataclasses.replace(cut[1], partial=reason)
+  seen = to_count_from(turned.grid, boxes, cut)
+  assert [v.level for v in seen] == ["L2"]
 
 
 def test_scans_abstain_where_counting_rests_on_nothing():

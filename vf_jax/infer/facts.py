@@ -23,7 +23,8 @@ from vf_jax.labels import BY_CODE, Level
 from vf_jax.multispine.neighbours import skipped
 from vf_jax.volume import Grid
 
-_BORDER_MM = 1.5  # bone this close to the end of the scan is taken as cut
+BORDER_MM = 1.5
+"""Bone this close to the end of the scan is taken as cut."""
 _RIM_MM = 2.5  # cortex and partial volume left out of the core, + half a voxel
 _LEAST_CORE_ML = 0.2
 _STRIP_MM = 5.0  # half the width of the strip in which heights are taken
@@ -255,7 +256,7 @@ def _at_ends(box: VertebraBox, where) -> Bool[np.ndarray, " voxels"]:
   """Which voxels lie at an end of the scan."""
   cut = np.zeros(len(where), bool)
   for axis, (before, behind) in enumerate(box.ends):
-    layers = max(1, int(_BORDER_MM / box.grid.spacing[axis]))
+    layers = max(1, int(BORDER_MM / box.grid.spacing[axis]))
     cut |= where[:, axis] < layers - before
     cut |= where[:, axis] >= box.mask.shape[axis] + behind - layers
   return cut

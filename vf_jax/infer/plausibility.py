@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 from jaxtyping import UInt8
 from scipy import stats
 
 from vf_jax.infer.boxes import Box
+from vf_jax.infer.facts import BORDER_MM
 from vf_jax.infer.result import Vertebra
 from vf_jax.labels import BY_CODE
 from vf_jax.models.decoders.keypoint_numbering import scan_confidence
@@ -51,24 +52,51 @@ _SHRINKS = -0.03
 _ABSTAIN_BELOW = 0.75
 
 
-def is_anchored(vertebrae: Sequence[Vertebra]) -> bool:
+def is_anchored(levels: Set[str]) -> bool:
   """Whether a scan shows where counting can begin.
 
   Neighbouring levels look alike; what tells them apart is where a region ends:
   the upper two, the first and the last rib, the sacrum. Both vertebrae at such
-  a place have to be whole.
+  a place have to be seen.
 
   Args:
-    vertebrae: with the levels that were given to them.
+    levels: that were given to the vertebrae of `to_count_from`.
 
   Returns:
     False if every level may be one off, however sure the network is.
   """
-  whole = {v.level for v in vertebrae if v.complete}
-  ends = whole & {"C1", "C2", "L5", "L6"}
-  first_rib = {"C7", "T1"} <= whole
-  last_rib = "L1" in whole and whole & {"T11", "T12", "T13"}
+  ends = levels & {"C1", "C2", "L5", "L6"}
+  first_rib = levels >= {"C7", "T1"}
+  last_rib = "L1" in levels and levels & {"T11", "T12", "T13"}
   return bool(ends or first_rib or last_rib)
+
+
+def to_count_from(
+  grid: Grid, boxes: Mapping[int, Box], vertebrae: Sequence[Vertebra]
+) -> list[Vertebra]:
+  """Finds the vertebrae of which enough is seen to count from.
+
+  Args:
+    grid: of the scan.
+    boxes: around each vertebra, in its voxels.
+    vertebrae: of the scan.
+
+  Returns:
+    Whole ones, and those whose processes are cut at the sides alone: their
+    whole body is in view and something above and below them.
+  """
+  axis = int(np.abs(grid.affine[2, :3] / grid.spacing).argmax())
+  margin = max(1, int(BORDER_MM / grid.spacing[axis]))
+
+  def is_inside(code: int) -> bool:
+    side = boxes[code][axis]
+    return margin <= side.start and side.stop <= grid.shape[axis] - margin
+
+  return [
+    v
+    for v in vertebrae
+    if v.complete or ("core_ml" not in v.partial and is_inside(v.code))
+  ]
 
 
 def strangers(vertebrae: Sequence[Vertebra]) -> list[Vertebra]:
@@ -284,7 +312,9 @@ def level_doubts(
     notes.append(
       "The numbering of this scan is not sure: every level may be one off."
     )
-  elif not is_anchored(vertebrae):
+  elif not is_anchored(
+    {v.level for v in to_count_from(grid, boxes, vertebrae)}
+  ):
     notes.append(
       "No first or last rib, skull or sacrum with its whole neighbours is in "
       "this scan to count from: every level may be one off."

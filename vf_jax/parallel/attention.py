@@ -46,21 +46,21 @@ def attend(
     ValueError: if the implementation does not exist on this backend.
   """
   backend = jax.default_backend()
-  if implementation == "auto":
-    implementation = backend if backend in _KERNELS else "xla"
   if implementation in _KERNELS and implementation != backend:
     raise ValueError(
       f"attention implementation '{implementation}' needs a "
       f"{implementation.upper()}, this is '{backend}'; set "
       "model.attention='auto'"
     )
-  if implementation == "gpu":
+  if implementation == "cudnn" or implementation == "xla":
+    out = attention(query, key, value, implementation=implementation)
+  elif backend == "gpu":
     # It names what its backward pass needs, too.
     return over_mesh(flash_attention, query, key, value)
-  if implementation == "tpu":
+  elif backend == "tpu":
     out = over_mesh(blockwise_attention, query, key, value)
   else:
-    out = attention(query, key, value, implementation=implementation)
+    out = attention(query, key, value)
   return checkpoint_name(out, ATTENDED)
 
 
