@@ -116,6 +116,19 @@ def test_a_reader_that_goes_away_ends_no_work(monkeypatch, tmp_path):
   assert sys.stdout is stream
 
 
+def test_who_calls_from_python_keeps_the_streams(monkeypatch):
+  stream, seen = io.StringIO(), []
+
+  def work(*arguments, **options):
+    seen.append(sys.stdout)
+    return []
+
+  monkeypatch.setattr("vf_jax.multispine.prepare.prepare", work)
+  monkeypatch.setattr(sys, "stdout", stream)
+  assert cli.main(["prepare", "m.json", "--check-only"]) == 0
+  assert seen == [stream]
+
+
 def test_the_script_of_the_package_is_the_same_command():
   script = pathlib.Path(sys.executable).parent / "vf-jax"
   done = subprocess.run(

@@ -502,7 +502,8 @@ with open(sys.argv[1], "rb") as file:
   predictor = Quick(pickle.load(file), {}, "2" * 64)
 vf_jax.infer.predictor.load = lambda path: predictor
 vf_jax.report.page.write_report = no_report
-sys.exit(cli.main(["predict", sys.argv[2], "--out", sys.argv[3]]))
+sys.argv = ["vf-jax", "predict", sys.argv[2], "--out", sys.argv[3]]
+sys.exit(cli.main())
 """
 
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
 import shutil
 import sys
@@ -35,7 +33,7 @@ class Progress:
 
   Results go to standard output, faults and warnings to standard error. What
   cannot be shown is no fault of the run: a reader that went away (`| head -1`)
-  or a full disk ends no case and changes no exit code.
+  or a full disk ends no case.
 
   Attributes:
     total: number of cases.
@@ -50,7 +48,6 @@ class Progress:
     # Python has no stream where the shell closed it (`2>&-`).
     terminal = self._err is not None and self._err.isatty()
     self._bar = total > 1 and terminal
-    self._failed: list[Stream] = []
     self._lost = ""  # why lines are missing from standard output
     self._passed = 0  # cases that are through, in whatever way
     self._spent: list[float] = []  # seconds of those that were computed
@@ -112,20 +109,12 @@ class Progress:
       text: a sentence on all of them.
     """
     self._show(self._out, text + "\n")
-    self._drop_failed()
 
   def close(self) -> None:
     """Takes the bar away, and says if lines were lost on the way."""
     self._clear()
     if self._lost:
       self._fault(f"vf-jax: warning: not all lines were shown: {self._lost}")
-    self._drop_failed()
-
-  def _drop_failed(self) -> None:
-    # NOTE: what is still in a buffer would fail again when Python ends, and its
-    # exit code be 120 whatever became of the cases.
-    for stream in self._failed:
-      _drop(stream)
 
   def _say(self, text: str) -> None:
     self._clear()
@@ -147,9 +136,8 @@ class Progress:
       stream.write(text)
       stream.flush()
     except BrokenPipeError:
-      _drop(stream)
+      pass  # its reader has seen enough
     except (OSError, ValueError) as error:  # ValueError: it was closed
-      self._failed.append(stream)
       if stream is self._out:
         self._lost = getattr(error, "strerror", None) or str(error)
 
@@ -160,21 +148,6 @@ class Progress:
       return f"{self._passed}/{self.total}"
     seconds = left * sum(self._spent) / len(self._spent)
     return f"{self._passed}/{self.total}, {_duration(seconds)} left"
-
-
-def _drop(stream: Stream) -> None:
-  """Lets a stream of the process that nobody reads lead to nowhere.
-
-  Streams of others are left alone.
-  """
-  if stream not in (sys.stdout, sys.stderr):
-    return
-  with contextlib.suppress(OSError, ValueError, AttributeError):
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-      os.dup2(nowhere, stream.fileno())  # type: ignore[attr-defined]
-    finally:
-      os.close(nowhere)
 
 
 def _duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vf_jax.io.atomic import write_text
+from vf_jax.io.results import DAMAGED
 from vf_jax.io.text import as_text
 
 FAILURES = ".failures"
@@ -30,12 +31,6 @@ COLUMNS = (
     "checkpoint_sha256",
   ),
 )
-DAMAGED = (
-  *(OSError, ValueError, LookupError, TypeError, AttributeError),
-  RecursionError,
-)
-"""What reading an entry of a damaged JSON file may raise."""
-
 _ROUNDS = 5
 _ANSWER = {True: "yes", False: "no", None: ""}  # none: of an older version
 

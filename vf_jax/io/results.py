@@ -9,6 +9,11 @@ from typing import Any
 
 RUN = "run.json"
 """What a result was made of and by; training writes one too."""
+DAMAGED = (
+  *(OSError, ValueError, LookupError, TypeError, AttributeError),
+  RecursionError,
+)
+"""What reading an entry of a damaged JSON file may raise."""
 
 
 def read_run(folder: str | os.PathLike[str]) -> dict[str, Any] | None:

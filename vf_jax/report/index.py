@@ -17,9 +17,9 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from vf_jax.infer.summary import DAMAGED, FAILURES, until_settled
+from vf_jax.infer.summary import FAILURES, until_settled
 from vf_jax.io.atomic import write_text
-from vf_jax.io.results import RUN
+from vf_jax.io.results import DAMAGED, RUN
 from vf_jax.report.script import SCRIPT, script_policy
 from vf_jax.report.style import INDEX_STYLE, STYLE
 
