@@ -145,7 +145,8 @@ _HEAD = """# Training steps, compiled for chips that are not here
 the compiler's programs, accounted for as `benchmarks/compile_for.py` says, and
 lower bounds of time. "XLA's own" counts the body of a loop once and is not
 given for GPUs; neither is what it keeps in a GPU's caches, nor what cuBLAS
-writes into its workspace. XLA's schedule is the sum of its cycles without our
+writes into its workspace; "done" lacks what the kernels of attention compute
+again there. XLA's schedule is the sum of its cycles without our
 own kernels, for which it gives none, at a clock derived from the peak
 (`benchmarks/chips.py`: v5e 1.5 GHz). Compile times are of a busy machine; CPU
 seconds add up all threads.

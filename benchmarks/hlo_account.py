@@ -177,9 +177,16 @@ def _bytes(module, computation, one: Instruction, hbm: bool) -> float:
   if op == "scatter":
     return sizes[2] + sizes[1] + outside[0] * shape_bytes(shapes[2])
   if 'custom_call_target="__cu' in one.attributes:
-    # The last result of a library's product is room for it to work in.
-    out = shape_bytes(parts_of(one.shape)[0], hbm)
+    out = _without_workspace(one.shape, hbm)
   return out + sum(sizes)
+
+
+def _without_workspace(shape: str, hbm: bool) -> float:
+  """Bytes of what a library gives; the last may be room for it to work in."""
+  parts = parts_of(shape) if shape.startswith("(") else [shape]
+  if len(parts) > 1 and re.match(r"\s*[su]8\[\d+\]", parts[-1]):
+    parts = parts[:-1]
+  return sum(shape_bytes(part, hbm) for part in parts)
 
 
 def _moved(one, shapes, hbm):

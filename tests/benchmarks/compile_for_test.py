@@ -166,13 +166,17 @@ ENTRY %main (a: bf16[8,128], b: bf16[128,16]) -> bf16[8,16] {
   %a = bf16[8,128]{1,0} parameter(0)
   %b = bf16[128,16]{1,0} parameter(1)
   %product = (bf16[8,16]{1,0}, s8[33554432]{0}) custom-call(%a, %b), custom_call_target="__cublas$lt$matmul"
+  %plain = bf16[8,16]{1,0} custom-call(%a, %b), custom_call_target="__cublas$gemm"
+  %two = (bf16[8,16]{1,0}, s8[8,16]{1,0}, u8[64]{0}) custom-call(%a, %b), custom_call_target="__cudnn$any"
   ROOT %out = bf16[8,16]{1,0} get-tuple-element(%product), index=0
 }
 """
 
 
 def test_room_of_a_library_to_work_in_is_not_moved(hlo):
-  assert hlo.account(_GPU_TEXT).hbm_bytes == 2 * (8 * 128 + 128 * 16 + 8 * 16)
+  read, made = 2 * (8 * 128 + 128 * 16), 2 * 8 * 16
+  found = hlo.account(_GPU_TEXT).hbm_bytes
+  assert found == 3 * (read + made) + 8 * 16
 
 
 def test_text_without_a_program_is_refused(hlo):

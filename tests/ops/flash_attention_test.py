@@ -86,3 +86,19 @@ def test_the_backward_pass_can_keep_the_result_by_name(capsys):
   ]
   # The result and one number a row, and not the result twice.
   assert sorted(named) == ["f32[2,2,64]", "f32[2,64,2,64]"]
+
+
+@pytest.mark.skipif(
+  jax.__version_info__ >= (0, 12), reason="needs a GPU from JAX 0.12 on"
+)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(("tokens", "dim"), [(128, 64), (216, 48)])
+def test_lowers_for_a_gpu_without_one(dtype, tokens, dim):
+  arrays = [x.astype(dtype) for x in _arrays(tokens, tokens, 2, dim)]
+
+  def both(*arrays):
+    return _all(flash_attention, *arrays)
+
+  lowered = jax.jit(both).trace(*arrays).lower(lowering_platforms=("cuda",))
+  # The forward pass and two of the backward pass.
+  assert lowered.as_text().count("__gpu$xla.gpu.triton") == 3

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import functools
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -68,19 +70,60 @@ def test_kernel_of_another_device_is_refused(device):
     attend(query, key, value, device)
 
 
-@pytest.mark.parametrize(
-  ("device", "kernel"),
-  [("gpu", "flash_attention"), ("tpu", "blockwise_attention")],
-)
-def test_auto_takes_the_kernel_of_the_device(monkeypatch, device, kernel):
-  query, key, value, _ = _arrays()
+@pytest.fixture
+def kernels(monkeypatch):
+  """Stands in for the kernels; gives those that were taken."""
   taken = []
 
-  def stand_in(query, key, value):
-    taken.append(kernel)
-    return attention(query, key, value)
+  def stand_in(name):
+    def run(query, key, value):
+      taken.append(name)
+      return attention(query, key, value)
 
+    return run
+
+  for name in ("flash_attention", "blockwise_attention"):
+    monkeypatch.setattr(module, name, stand_in(name))
+  return taken
+
+
+def _as_if_on(monkeypatch, device, capability):
   monkeypatch.setattr(jax, "default_backend", lambda: device)
-  monkeypatch.setattr(module, kernel, stand_in)
-  attend(query, key, value, "auto")
-  assert taken == [kernel]
+  chip = types.SimpleNamespace(
+    compute_capability=capability, device_kind="a chip"
+  )
+  monkeypatch.setattr(jax, "local_devices", lambda: [chip])
+
+
+@pytest.mark.parametrize(
+  ("device", "capability", "dtype", "dim", "wanted"),
+  [
+    ("gpu", "9.0", "bfloat16", 64, ["flash_attention"]),
+    ("gpu", "8.6", "bfloat16", 128, ["flash_attention"]),
+    ("gpu", "7.5", "bfloat16", 64, []),  # no Triton
+    ("gpu", "gfx90a", "bfloat16", 64, []),  # no NVIDIA
+    ("gpu", "9.0", "float32", 64, []),
+    ("gpu", "9.0", "bfloat16", 136, []),  # 256 with its filling
+    ("tpu", None, "float32", 64, ["blockwise_attention"]),
+  ],
+)
+def test_auto_takes_a_kernel_where_it_runs(
+  monkeypatch, kernels, device, capability, dtype, dim, wanted
+):
+  _as_if_on(monkeypatch, device, capability)
+  attend(*[jnp.ones((1, 16, 2, dim), dtype)] * 3, "auto")
+  assert kernels == wanted
+
+
+@pytest.mark.parametrize(
+  ("capability", "dim", "reason"),
+  [("7.5", 64, "a chip is no NVIDIA Ampere"), ("9.0", 128, "too wide")],
+)
+def test_a_kernel_that_this_gpu_cannot_run_is_refused(
+  monkeypatch, kernels, capability, dim, reason
+):
+  _as_if_on(monkeypatch, "gpu", capability)
+  with pytest.raises(ValueError, match=reason):
+    attend(*[jnp.ones((1, 16, 2, dim))] * 3, "gpu")
+  attend(*[jnp.ones((1, 16, 2, 64))] * 3, "xla")
+  assert kernels == []

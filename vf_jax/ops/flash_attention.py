@@ -4,9 +4,9 @@
 Logits of 1728 tokens and 12 heads are 143 MB a crop in fp32, and XLA writes and
 reads them several times a block. Here a block of queries meets one block of
 keys after another, with a softmax that is corrected as larger logits come, and
-the backward pass makes the logits anew. Compiled by Triton: NVIDIA from Ampere
-on. TPUs have more memory on the chip and a simpler kernel of their own,
-`blockwise_attention`.
+the backward pass makes the logits anew. Compiled by Triton, for NVIDIA's GPUs
+from Ampere on. TPUs have more memory on the chip and a simpler kernel of their
+own, `blockwise_attention`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,46 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
 
 from vf_jax.ops.attention import ATTENDED
 
+try:
+  # NOTE: deprecated from JAX 0.12 on in favour of one for Hopper and later.
+  from jax.experimental.pallas import triton
+except ImportError:
+  triton = None  # type: ignore[assignment]
+
+_AMPERE = 8.0  # compute capability
+_WIDEST_BYTES = 256  # of a head: more does not fit a multiprocessor
 _BLOCK = 64  # queries or keys that a program takes at a time
 _NARROWEST = 16  # edge of the least product
 _LOG2_E = math.log2(math.e)
+
+
+def why_not(dim: int, dtype: jnp.dtype) -> str:
+  """Why this process's GPU cannot run the kernels.
+
+  Args:
+    dim: channels of a head.
+    dtype: of queries, keys and values.
+
+  Returns:
+    Words; none if it can.
+  """
+  if triton is None:
+    return "this JAX has no Triton any more, use 0.10 to 0.12"
+  width = max(_NARROWEST, pl.next_power_of_2(dim)) * jnp.dtype(dtype).itemsize
+  if width > _WIDEST_BYTES:
+    return f"{dim} channels a head in {jnp.dtype(dtype)} are too wide for it"
+  device = jax.local_devices()[0]
+  # Absent where a program is compiled for a GPU that is not here.
+  capability = getattr(device, "compute_capability", str(_AMPERE))
+  try:
+    able = float(capability) >= _AMPERE
+  except ValueError:  # no NVIDIA
+    able = False
+  return "" if able else f"{device.device_kind} is no NVIDIA Ampere or newer"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -150,7 +182,7 @@ def _call(kernel, operands, kinds, results, like, interpret):
     in_specs=[spec(*pair) for pair in zip(kinds, operands, strict=True)],
     out_specs=[pl.BlockSpec(*place[kind]) for kind in results],
     out_shape=[shapes[kind] for kind in results],
-    compiler_params=plgpu.CompilerParams(
+    compiler_params=triton.CompilerParams(
       num_warps=4 if dim <= 64 else 8, num_stages=2
     ),
     interpret=interpret,

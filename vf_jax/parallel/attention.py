@@ -6,18 +6,17 @@ from __future__ import annotations
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from vf_jax.ops.attention import ATTENDED, attention
 from vf_jax.ops.blockwise_attention import blockwise_attention
-from vf_jax.ops.flash_attention import flash_attention
+from vf_jax.ops.flash_attention import flash_attention, why_not
 from vf_jax.parallel.sharding import divide
 
 Implementation = Literal["auto", "xla", "cudnn", "gpu", "tpu"]
-
-_KERNELS = ("gpu", "tpu")
 
 
 def attend(
@@ -36,8 +35,9 @@ def attend(
     query: queries.
     key: keys.
     value: values.
-    implementation: 'auto' takes the kernel of this backend and 'xla' where
-      there is none; the others are as in `ModelConfig`.
+    implementation: 'auto' takes the kernel for TPUs, that for GPUs where it
+      runs and bfloat16 is computed in, and 'xla' elsewhere; the others are as
+      in `ModelConfig`.
 
   Returns:
     The attended values; for `jax.checkpoint` they have the name `ATTENDED`.
@@ -45,23 +45,38 @@ def attend(
   Raises:
     ValueError: if the implementation does not exist on this backend.
   """
+  chosen = _choose(implementation, query.shape[-1], query.dtype)
+  if chosen == "gpu":
+    # It names what its backward pass needs, too.
+    return over_mesh(flash_attention, query, key, value)
+  if chosen == "tpu":
+    out = over_mesh(blockwise_attention, query, key, value)
+  else:
+    out = attention(query, key, value, implementation=chosen)
+  return checkpoint_name(out, ATTENDED)
+
+
+def _choose(
+  implementation: Implementation, dim: int, dtype: jnp.dtype
+) -> Literal["xla", "cudnn", "gpu", "tpu"]:
   backend = jax.default_backend()
-  if implementation in _KERNELS and implementation != backend:
+  if implementation == "auto":
+    if backend == "tpu":
+      return "tpu"
+    fast = backend == "gpu" and dtype == jnp.bfloat16
+    return "gpu" if fast and not why_not(dim, dtype) else "xla"
+  if implementation in ("gpu", "tpu") and implementation != backend:
     raise ValueError(
       f"attention implementation '{implementation}' needs a "
       f"{implementation.upper()}, this is '{backend}'; set "
       "model.attention='auto'"
     )
-  if implementation == "cudnn" or implementation == "xla":
-    out = attention(query, key, value, implementation=implementation)
-  elif backend == "gpu":
-    # It names what its backward pass needs, too.
-    return over_mesh(flash_attention, query, key, value)
-  elif backend == "tpu":
-    out = over_mesh(blockwise_attention, query, key, value)
-  else:
-    out = attention(query, key, value)
-  return checkpoint_name(out, ATTENDED)
+  if implementation == "gpu" and (reason := why_not(dim, dtype)):
+    raise ValueError(
+      f"attention implementation 'gpu' does not run here: {reason}; set "
+      "model.attention='auto'"
+    )
+  return implementation
 
 
 def over_mesh(function, query, key, value):
