@@ -133,6 +133,58 @@ def test_counts_from_what_is_cut_at_the_sides_alone(codes):
   assert [v.level for v in seen] == ["L2"]
 
 
+def test_an_end_of_an_oblique_scan_cuts_through_two_axes():
+  turn = math.radians(40)
+  affine = np.eye(4)
+  affine[1:3, 1:3] = 2 * np.array(
+    [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+  )
+  affine[0, 0] = 2.0
+  (cut,) = sides_cut(row_of(("L1", 30.0, 5.0, True)))
+  grid = Grid((60, 60, 60), affine)
+  for first, seen in ((1, [cut]), (0, [])):
+    box = (slice(0, 20), slice(first, 20), slice(10, 32))
+    assert to_count_from(grid, {cut.code: box}, [cut]) == seen
+
+
+def sides_cut(found):
+  """The same vertebrae with their processes cut at the sides of the scan."""
+  reason = {"volume_ml": "the border of the scan cuts the vertebra"}
+  return [dataclasses.replace(v, complete=False, partial=reason) for v in found]
+
+
+def test_what_is_cut_at_the_sides_is_doubted_like_any_other():
+  volume, mask, found = spine()
+  grown = [
+    dataclasses.replace(v, core_ml=core)
+    for v, core in zip(found, (6.0, 7.0, 8.0, 9.0, 10.0))
+  ]
+
+  def doubts_of_cut(vertebrae, mask=mask):
+    boxes = label_boxes(mask)
+    grid = Grid(mask.shape, volume.affine)
+    return level_doubts(grid, mask, boxes, sides_cut(vertebrae))
+
+  assert doubts_of_cut(grown) == []
+  # Cores that grow towards the head.
+  turned = [
+    dataclasses.replace(v, core_ml=other.core_ml)
+    for v, other in zip(grown, grown[::-1])
+  ]
+  (told,) = doubts_of_cut(turned)
+  assert "which end is up" in told
+  small = [*grown[:2], dataclasses.replace(grown[2], core_ml=1.0), *grown[3:]]
+  (told,) = doubts_of_cut(small)
+  assert told.startswith("L2 may be no vertebra")
+  _, backwards, found = spine(forward=False)
+  back = [
+    dataclasses.replace(v, core_ml=other.core_ml)
+    for v, other in zip(found, grown)
+  ]
+  (told,) = doubts_of_cut(back, backwards)
+  assert "back to front" in told
+
+
 def test_scans_abstain_where_counting_rests_on_nothing():
   sure = row_of(("T12", 30.0, 5.0, True), ("L1", 32.0, 5.0, True))
   assert level_doubts_of(sure) == []
@@ -143,6 +195,10 @@ def test_scans_abstain_where_counting_rests_on_nothing():
   (told,) = level_doubts_of(row_of(("L1", 30.0, 5.0, True)))
   assert told.startswith("No first or last rib")
   assert level_doubts_of([]) == []
+
+
+def strangers_of(found):
+  return strangers(found, [v for v in found if v.complete])
 
 
 def row_of(*parts):
@@ -157,23 +213,24 @@ def row_of(*parts):
 
 def test_a_whole_vertebra_far_smaller_than_its_neighbour_may_be_none():
   usual = [("L3", 60.0, 20.0, True), ("L4", 65.0, 20.0, True)]
-  assert strangers(row_of(*usual, ("L5", 30.0, 9.0, True))) == []
-  (odd,) = strangers(row_of(*usual, ("L5", 15.0, math.nan, True)))
+  assert strangers_of(row_of(*usual, ("L5", 30.0, 9.0, True))) == []
+  (odd,) = strangers_of(row_of(*usual, ("L5", 15.0, math.nan, True)))
   assert odd.level == "L5"
-  assert strangers(row_of(*usual, ("L5", 15.0, 1.0, False))) == []
+  assert strangers_of(row_of(*usual, ("L5", 15.0, 1.0, False))) == []
 
 
 def test_pieces_of_other_bones_without_a_core_may_be_no_vertebrae():
   pieces = row_of(("T9", 11.0, math.nan, True), ("T10", 20.0, 1.3, True))
-  assert strangers(pieces) == pieces
+  assert strangers_of(pieces) == pieces
   assert any("T9, T10 may be no" in n for n in level_doubts_of(pieces))
   assert (
-    strangers(row_of(("T9", 20.0, 0.0, True), ("T10", 22.0, 2.0, True))) == []
+    strangers_of(row_of(("T9", 20.0, 0.0, True), ("T10", 22.0, 2.0, True)))
+    == []
   )
   assert (
-    strangers(row_of(("C3", 17.0, 0.7, True), ("C4", 16.0, 0.7, True))) == []
+    strangers_of(row_of(("C3", 17.0, 0.7, True), ("C4", 16.0, 0.7, True))) == []
   )
-  assert strangers([]) == []
+  assert strangers_of([]) == []
 
 
 def column(names, gaps):
@@ -220,7 +277,7 @@ def test_row_62_joined_and_half_vertebrae_make_levels_doubtful():
   joined = column(levels, (30, 32, 50, 51, 35))
   assert holes(joined) == [("L1", "L2"), ("L2", "L3")]
   half = dataclasses.replace(usual[3], volume_ml=7.0)
-  (odd,) = strangers([*usual[:3], half, *usual[4:]])
+  (odd,) = strangers_of([*usual[:3], half, *usual[4:]])
   assert odd.level == "L2"
 
 

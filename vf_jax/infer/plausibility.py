@@ -21,6 +21,7 @@ from vf_jax.infer.result import Vertebra
 from vf_jax.labels import BY_CODE
 from vf_jax.models.decoders.keypoint_numbering import scan_confidence
 from vf_jax.multispine.neighbours import skipped, usual_distance
+from vf_jax.multispine.shapes import ends_of
 from vf_jax.scratch import release, slabs
 from vf_jax.volume import Grid, Volume
 
@@ -85,12 +86,17 @@ def to_count_from(
     Whole ones, and those whose processes are cut at the sides alone: their
     whole body is in view and something above and below them.
   """
-  axis = int(np.abs(grid.affine[2, :3] / grid.spacing).argmax())
-  margin = max(1, int(BORDER_MM / grid.spacing[axis]))
+  ends = [
+    (axis, max(1, int(BORDER_MM / grid.spacing[axis])))
+    for axis in np.flatnonzero(ends_of(grid)).tolist()
+  ]
 
   def is_inside(code: int) -> bool:
-    side = boxes[code][axis]
-    return margin <= side.start and side.stop <= grid.shape[axis] - margin
+    return all(
+      margin <= boxes[code][axis].start
+      and boxes[code][axis].stop <= grid.shape[axis] - margin
+      for axis, margin in ends
+    )
 
   return [
     v
@@ -99,22 +105,37 @@ def to_count_from(
   ]
 
 
-def strangers(vertebrae: Sequence[Vertebra]) -> list[Vertebra]:
+def _sizes(vertebrae: Sequence[Vertebra]) -> list[float]:
+  """Volumes, ml: of the cores if the field of view cuts one of them."""
+  if all(v.complete for v in vertebrae):
+    return [v.volume_ml for v in vertebrae]
+  return [v.core_ml for v in vertebrae]
+
+
+def strangers(
+  vertebrae: Sequence[Vertebra], seen: Sequence[Vertebra]
+) -> list[Vertebra]:
   """Finds what was counted as a vertebra and may be none.
 
   Args:
     vertebrae: from head to foot.
+    seen: those of `to_count_from`.
 
   Returns:
-    Whole ones far smaller than a whole neighbour; all, if there are one or two
-    below the neck and none has a vertebral body's core.
+    Those of `seen` that are far smaller than a neighbour of `seen`; all, if
+    there are one or two below the neck and none has a vertebral body's core.
   """
-  small = {
-    min(pair, key=lambda v: v.volume_ml).code
-    for pair in itertools.pairwise(vertebrae)
-    if all(v.complete for v in pair)
-    and min(v.volume_ml for v in pair) < _SMALL * max(v.volume_ml for v in pair)
-  }
+  known = {v.code for v in seen}
+  small = set()
+  for pair in itertools.pairwise(vertebrae):
+    whole = all(v.complete for v in pair)
+    if not known >= {v.code for v in pair}:
+      continue
+    if not whole and any(v.level[0] == "C" for v in pair):
+      continue  # cores of a neck hold a few voxels
+    sizes = _sizes(pair)
+    if min(sizes) < _SMALL * max(sizes):
+      small.add(pair[int(np.argmin(sizes))].code)
   hollow = len(vertebrae) <= _FEW and all(
     v.level[0] != "C" and not v.core_ml >= _LEAST_CORE_ML for v in vertebrae
   )
@@ -170,21 +191,19 @@ def _gaps(
   return [(a, b, share) for (a, b), share in zip(pairs, shares.tolist())]
 
 
-def is_upside_down(vertebrae: Sequence[Vertebra]) -> bool:
+def is_upside_down(seen: Sequence[Vertebra]) -> bool:
   """Whether vertebrae grow towards the head.
 
   Args:
-    vertebrae: from head to foot, as the file has it.
+    seen: those of `to_count_from`, from head to foot as the file has it.
 
   Returns:
     True if the median slope of the logarithm of the volume says so; never for
-    fewer than four whole vertebrae below C2.
+    fewer than four below C2.
   """
-  places = [
-    (i, v.volume_ml)
-    for i, v in enumerate(vertebrae)
-    if v.complete and v.level not in ("C1", "C2") and v.volume_ml > 0
-  ]
+  below = [v for v in seen if v.level not in ("C1", "C2")]
+  sizes = _sizes(below)
+  places = [(i, size) for i, size in enumerate(sizes) if size > 0]
   if len(places) < _ENOUGH:
     return False
   index, volumes = np.array(places).T
@@ -195,7 +214,7 @@ def is_back_to_front(
   grid: Grid,
   mask: UInt8[np.ndarray, "x y z"],
   boxes: Mapping[int, Box],
-  vertebrae: Sequence[Vertebra],
+  seen: Sequence[Vertebra],
 ) -> bool:
   """Whether most bodies do not lie before their arches.
 
@@ -203,27 +222,22 @@ def is_back_to_front(
     grid: of the mask.
     mask: VerSe codes.
     boxes: around each code of the mask.
-    vertebrae: of the mask.
+    seen: vertebrae of `to_count_from`.
 
   Returns:
-    What the median says; never True for fewer than four whole vertebrae below
-    the neck.
+    What the median says; never True for fewer than four below the neck.
   """
-  whole = [
-    v
-    for v in vertebrae
-    if v.complete and v.level[0] in "TL" and v.code in boxes
-  ]
-  if len(whole) < _ENOUGH:
+  below = [v for v in seen if v.level[0] in "TL" and v.code in boxes]
+  if len(below) < _ENOUGH:
     return False
   voxels = []
-  for vertebra in whole:
+  for vertebra in below:
     box = boxes[vertebra.code]
     places = np.argwhere(mask[box] == vertebra.code)
     voxels.append(places.mean(axis=0) + [side.start for side in box])
     release(mask)
   centroids = grid.to_world(np.array(voxels))
-  bodies = np.array([v.centre_mm for v in whole])
+  bodies = np.array([v.centre_mm for v in below])
   return bool(np.median(bodies[:, 1] - centroids[:, 1]) < _AHEAD_MM)
 
 
@@ -281,7 +295,8 @@ def level_doubts(
   if not vertebrae:
     return []
   notes = []
-  if found := strangers(vertebrae):
+  seen = to_count_from(grid, boxes, vertebrae)
+  if found := strangers(vertebrae, seen):
     names = ", ".join(v.level for v in found)
     notes.append(
       f"{names} may be no vertebra (too small beside its neighbours, or "
@@ -297,12 +312,12 @@ def level_doubts(
       f"Between {above} and {below} there is no room for the levels that are "
       "left out: those above or below may be wrong."
     )
-  if is_upside_down(vertebrae):
+  if is_upside_down(seen):
     notes.append(
       "The vertebrae grow towards the head: check in the file which end is up. "
       "Every level may be wrong."
     )
-  if is_back_to_front(grid, mask, boxes, vertebrae):
+  if is_back_to_front(grid, mask, boxes, seen):
     notes.append(
       "The vertebrae look turned back to front: check the orientation in the "
       "file. Every level may be wrong."
@@ -312,12 +327,10 @@ def level_doubts(
     notes.append(
       "The numbering of this scan is not sure: every level may be one off."
     )
-  elif not is_anchored(
-    {v.level for v in to_count_from(grid, boxes, vertebrae)}
-  ):
+  elif not is_anchored({v.level for v in seen}):
     notes.append(
-      "No first or last rib, skull or sacrum with its whole neighbours is in "
-      "this scan to count from: every level may be one off."
+      "No first or last rib, skull or sacrum with its neighbours is seen well "
+      "enough to count from: every level may be one off."
     )
   return notes
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 from scipy import ndimage, spatial
 
 from vf_jax.labels import CODES
 from vf_jax.volume import Grid, Volume
 
-_END_COSINE = 0.5  # borders whose normal is within 60 degrees of the spine
+_END_COSINE = 0.5
 _END_MM2, _SIDE_MM2 = 4.0, 150.0
 _DENSE_VOXELS = 8_000_000
 _NEAR_SAMPLE = 20_000
@@ -107,7 +107,7 @@ def measure_shapes(
   codes = voxels[tuple(points.T)].astype(np.int64)
   grid = labels.grid
   areas = _face_areas(grid)
-  ends = np.abs(_normals(grid)[:, 2]) > _END_COSINE
+  ends = ends_of(grid)
   border = np.zeros((2, CODES))
   contacts = np.zeros((CODES, CODES))
   for axis in range(3):
@@ -164,10 +164,19 @@ def labelled_points(
   return found[:, np.argsort(axes)].astype(np.int64, copy=False)
 
 
-def _normals(grid: Grid) -> Float64[np.ndarray, "3 3"]:
-  """Unit normals of the faces across each array axis, mm RAS+."""
+def ends_of(grid: Grid) -> Bool[np.ndarray, " 3"]:
+  """Which borders of an array lie towards head and feet.
+
+  Args:
+    grid: of the array.
+
+  Returns:
+    For each array axis whether the normal of the borders across it is within
+    60 degrees of the patient's long axis.
+  """
   rows = np.linalg.inv(grid.affine[:3, :3])
-  return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+  normals = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+  return np.abs(normals[:, 2]) > _END_COSINE
 
 
 def _face_areas(grid: Grid) -> list[float]:
