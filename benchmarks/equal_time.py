@@ -74,7 +74,7 @@ def compare(
   pilots = [
     alone(name, rate, _PILOT_SEED, 0.5)
     for name in NAMES
-    for rate in contestants.RATES[name]
+    for rate in contestants.RATES
   ]
   rates = {
     name: min(
@@ -302,7 +302,7 @@ def render(found: Mapping[str, Any]) -> list[str]:
     "same stream of augmented crops (2 mm voxels, one crop a step; the stream "
     "is not timed), with the same loss (Dice and cross-entropy of vertebra), "
     "clipping, schedule and averaging; ours carries its other decoders "
-    "along, without a loss. Learning rate: the better of two in a pilot of "
+    "along, without a loss. Learning rate: the best of three in a pilot of "
     "half the steps, by the training loss. Trained on phantoms, painted real "
     "masks and real patches without vertebrae. Dice in the box of a case's "
     f"vertebrae and {_AROUND_MM:.0f} mm around it, mean "

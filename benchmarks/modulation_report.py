@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import collections
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import measuring
@@ -37,8 +37,9 @@ def render(result: Mapping[str, Any]) -> str:
       f"## {left_out} left out, augmentation of intensities {augment}",
       _head(members, steps),
       _scores(members, left_out),
-      "Difference to no modulation, mean over seeds (95 % interval over "
-      "patients, bootstrap of pairs of the same patient and seed):",
+      "Difference to no modulation, mean over seeds (95 % interval of a "
+      "bootstrap over patients, the same for both; the seeds are fixed, so "
+      "that it lacks what other seeds would change):",
       _differences(members, left_out),
     ]
   parts.insert(
@@ -119,35 +120,57 @@ def _differences(runs: Sequence[Run], left_out: str) -> str:
     if kind == "none" or not pairs:
       continue
     for seen in (True, False):
-      cells = []
-      for metric in _METRICS[:2]:
-        by_patient = collections.defaultdict(list)
-        for run, other in pairs:
-          theirs = _of(other, left_out, seen)
-          for name, scan in _of(run, left_out, seen).items():
-            by_patient[name.split("-")[0]].append(
-              _METRIC[metric]([scan]) - _METRIC[metric]([theirs[name]])
-            )
-        cells.append(_interval([np.mean(v) for v in by_patient.values()]))
+      sides = [
+        [_by_patient(_of(run, left_out, seen)) for run in pair]
+        for pair in pairs
+      ]
       rows.append(
         [
           kind if unit == "now" else f"{kind} ({unit})",
           "seen" if seen else left_out,
           len(pairs),
-          *cells,
+          *(_interval(_METRIC[name], sides) for name in _METRICS),
         ]
       )
   return measuring.table(
-    ["unit", "domains", "seeds", *(f"change of {m}" for m in _METRICS[:2])],
-    rows,
+    ["unit", "domains", "seeds", *(f"change of {m}" for m in _METRICS)], rows
   )
 
 
-def _interval(values: Sequence[float]) -> str:
+def _by_patient(scans: Mapping[str, Mapping[str, Any]]) -> dict[str, Scans]:
+  patients = collections.defaultdict(list)
+  for name, scan in scans.items():
+    patients[name.split("-")[0]].append(scan)
+  return dict(patients)
+
+
+def _interval(
+  metric: Callable[[Scans], float],
+  sides: Sequence[Sequence[Mapping[str, Scans]]],
+) -> str:
+  """Mean difference over seeds, and its bootstrap over patients.
+
+  Args:
+    metric: of pooled scans.
+    sides: for each seed the scans of every patient with the unit and without.
+
+  Returns:
+    Text.
+  """
+  patients = sorted(sides[0][0])
   rng = np.random.default_rng(0)
-  drawn = rng.choice(np.array(values), (_RESAMPLES, len(values))).mean(axis=1)
-  low, high = np.quantile(drawn, (0.025, 0.975))
-  return f"{np.mean(values):+.3f} ({low:+.3f} to {high:+.3f})"
+  draws = rng.integers(len(patients), size=(_RESAMPLES, len(patients)))
+  observed, *drawn = [
+    statistics.fmean(
+      metric([scan for i in chosen for scan in unit[patients[i]]])
+      - metric([scan for i in chosen for scan in plain[patients[i]]])
+      for unit, plain in sides
+    )
+    for chosen in (range(len(patients)), *draws)
+  ]
+  # Without lesions among the patients there is no AP.
+  low, high = np.nanquantile(drawn, (0.025, 0.975))
+  return f"{observed:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _dice(scans: Scans) -> float:
@@ -165,7 +188,9 @@ def _average_precision(scans: Scans) -> float:
     (pair for scan in scans for pair in scan["found"]), key=lambda p: -p[0]
   )
   total = sum(scan["lesions"] for scan in scans)
-  if not found or not total:
+  if not total:
+    return float("nan")
+  if not found:
     return 0.0
   hits = np.array([hit for _, hit in found])
   precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
