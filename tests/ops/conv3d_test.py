@@ -145,6 +145,7 @@ def test_choice_follows_backend_shape_and_type():
   assert choose("tpu", shape, kernel, half) == "native"
   assert choose("cpu", shape, kernel, full) == "winograd"
   assert choose("cpu", shape, kernel, half) == "taps"
+  assert choose("cpu", (1, 12, 12, 12, 16), kernel, full) == "winograd"
   assert choose("cpu", (1, 8, 8, 8, 16), kernel, full) == "taps"
   assert choose("cpu", shape, (1, 1, 1, 16, 16), full) == "taps"
   assert choose("cpu", shape, (3, 3, 3, 1, 16), full) == "channels"

@@ -23,7 +23,7 @@ Implementation = Literal["native", "taps", "channels", "winograd"]
 _FEW = 4
 # Voxels of a batch below which Winograd's transforms cost what they save, and
 # more to compile.
-_MANY = 4096
+_MANY = 1500
 
 
 def conv3d(
