@@ -170,7 +170,7 @@ def _forward_kernel(q_ref, k_ref, v_ref, out_ref, *, dim):
   out = jnp.zeros(query.shape, jnp.float32)
   for mine in _heads(query.shape[-1], dim):
     share = _share(_only(mine, query), key, dim).astype(value.dtype)
-    out += _only(mine, _product(share, value, 1, 0))
+    out += _only(mine, product(share, value, 1, 0))
   out_ref[0] = out.astype(out_ref.dtype)
 
 
@@ -188,12 +188,12 @@ def _backward_kernel(
   for mine in _heads(query.shape[-1], dim):
     own_query, own_grad = _only(mine, query), _only(mine, grad)
     share = _share(own_query, key, dim)
-    dv_sum[...] += _product(share.astype(grad.dtype), own_grad, 0, 0)
-    d_share = _product(own_grad, value, 1, 1)
+    dv_sum[...] += product(share.astype(grad.dtype), own_grad, 0, 0)
+    d_share = product(own_grad, value, 1, 1)
     mean = (d_share * share).sum(axis=1, keepdims=True)
     d_logits = (share * (d_share - mean) * dim**-0.5).astype(key.dtype)
-    dq += _only(mine, _product(d_logits, key, 1, 0))
-    dk_sum[...] += _product(d_logits, own_query, 0, 0)
+    dq += _only(mine, product(d_logits, key, 1, 0))
+    dk_sum[...] += product(d_logits, own_query, 0, 0)
   dq_ref[0] = dq.astype(dq_ref.dtype)
 
   @pl.when(pl.program_id(2) == pl.num_programs(2) - 1)
@@ -220,12 +220,25 @@ def _only(mine, x):
 
 def _share(query, key, dim):
   """Softmax of the logits, fp32."""
-  logits = _product(query, key, 1, 1) * dim**-0.5
+  logits = product(query, key, 1, 1) * dim**-0.5
   logits = jnp.exp(logits - logits.max(axis=1, keepdims=True))
   return logits / logits.sum(axis=1, keepdims=True)
 
 
-def _product(left, right, left_axis, right_axis):
+def product(
+  left: Array, right: Array, left_axis: int, right_axis: int
+) -> Float[Array, "rows columns"]:
+  """Matrix product inside a kernel, summed in fp32.
+
+  Args:
+    left: matrix.
+    right: matrix.
+    left_axis: of `left`, summed over.
+    right_axis: of `right`, summed over.
+
+  Returns:
+    The product, fp32.
+  """
   return jax.lax.dot_general(
     left,
     right,

@@ -21,6 +21,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from vf_jax.ops.attention import ATTENDED
+from vf_jax.ops.blockwise_attention import product
 
 try:
   # NOTE: deprecated from JAX 0.12 on in favour of one for Hopper and later.
@@ -199,7 +200,7 @@ def _forward_kernel(q_ref, k_ref, v_ref, out_ref, lse_ref, *, scale, tokens):
     peak = jnp.maximum(top, logits.max(axis=1))
     share, fade = jnp.exp2(logits - peak[:, None]), jnp.exp2(top - peak)
     value = v_ref[rows, :]
-    met = _product(share.astype(value.dtype), value, 1, 0)
+    met = product(share.astype(value.dtype), value, 1, 0)
     total = total * fade + share.sum(axis=1)
     return peak, total, out * fade[:, None] + met
 
@@ -226,8 +227,8 @@ def _query_kernel(
     rows = pl.ds(i * _BLOCK, _BLOCK)
     key, value = k_ref[rows, :], v_ref[rows, :]
     share = jnp.exp2(_logits(query, key, i, scale, tokens) - lse[:, None])
-    d_logits = share * (_product(grad, value, 1, 1) - mean[:, None])
-    return dq + _product(d_logits.astype(key.dtype), key, 1, 0)
+    d_logits = share * (product(grad, value, 1, 1) - mean[:, None])
+    return dq + product(d_logits.astype(key.dtype), key, 1, 0)
 
   dq = jax.lax.fori_loop(
     0, pl.cdiv(tokens, _BLOCK), meet, jnp.zeros(query.shape, jnp.float32)
@@ -248,10 +249,10 @@ def _key_kernel(
     query, grad = q_ref[rows, :], g_ref[rows, :]
     logits = _logits(query, key, place, scale, tokens)
     share = jnp.exp2(logits - lse_ref[rows][:, None])
-    d_share = _product(grad, value, 1, 1)
+    d_share = product(grad, value, 1, 1)
     d_logits = share * (d_share - mean_ref[rows][:, None])
-    dk += _product(d_logits.astype(query.dtype), query, 0, 0)
-    dv += _product(share.astype(grad.dtype), grad, 0, 0)
+    dk += product(d_logits.astype(query.dtype), query, 0, 0)
+    dv += product(share.astype(grad.dtype), grad, 0, 0)
     return dk, dv
 
   zeros = jnp.zeros(key.shape, jnp.float32)
@@ -263,17 +264,8 @@ def _key_kernel(
 
 def _logits(query, key, number, scale, tokens):
   """Logits to the base of 2 against a block of keys, its zeros masked."""
-  logits = _product(query, key, 1, 1) * (scale * _LOG2_E)
+  logits = product(query, key, 1, 1) * (scale * _LOG2_E)
   if tokens % _BLOCK == 0:
     return logits
   place = number * _BLOCK + jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
   return jnp.where(place < tokens, logits, -jnp.inf)
-
-
-def _product(left, right, left_axis, right_axis):
-  return jax.lax.dot_general(
-    left,
-    right,
-    (((left_axis,), (right_axis,)), ((), ())),
-    preferred_element_type=jnp.float32,
-  )
