@@ -95,8 +95,8 @@ def judge(
   Args:
     predictor: the weights.
     case: prepared, with image and body centres.
-    sides_mm: what is left of the scan around the bodies, to the sides, to the
-      front and to the back; all of it if None.
+    sides_mm: what is left of the scan around the centres of all bodies, to the
+      sides, to the front and to the back; all of it if None.
 
   Returns:
     Levels that are right (a body of that name within 15 mm), Dice of vertebra

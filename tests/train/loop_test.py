@@ -292,3 +292,24 @@ def test_what_would_stay_at_random_is_refused(
     ConfigError, match=r"has no numbering/\S+2\S* .*leave it at random.*Fix: "
   ):
     train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+  ("attention", "here", "reason"),
+  [
+    ("gpu", "cpu", "this is a cpu"),
+    ("cudnn", "tpu", "this is a tpu"),
+    ("gpu", "gpu", "channels a head in float32 are too wide"),
+  ],
+)
+def test_a_kernel_that_the_devices_lack_is_refused(
+  test_config, tmp_path, monkeypatch, attention, here, reason
+):
+  model = dataclasses.replace(
+    test_config.model, attention=attention, dim=384, heads=3, dtype="float32"
+  )
+  config = dataclasses.replace(test_config, model=model)
+  monkeypatch.setattr("jax.default_backend", lambda: here)
+  with pytest.raises(ConfigError, match=f"{attention} does not run.*{reason}"):
+    train(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()

@@ -202,6 +202,9 @@ def is_upside_down(seen: Sequence[Vertebra]) -> bool:
     fewer than four below C2.
   """
   below = [v for v in seen if v.level not in ("C1", "C2")]
+  whole = [v for v in below if v.complete]
+  if len(whole) >= _ENOUGH:  # cores say less, above all in the neck
+    below = whole
   sizes = _sizes(below)
   places = [(i, size) for i, size in enumerate(sizes) if size > 0]
   if len(places) < _ENOUGH:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
@@ -27,6 +28,7 @@ from vf_jax.errors import ConfigError, NonFiniteLossError
 from vf_jax.io.atomic import write_text
 from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.store import Store
+from vf_jax.ops.flash_attention import why_not
 from vf_jax.parallel.mesh import make_mesh
 from vf_jax.parallel.sharding import data_shard, state_shardings
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
@@ -97,9 +99,14 @@ def _check_kernel(config: Config) -> None:
   """Refuses a kernel of attention that these devices do not have."""
   wanted, here = config.model.attention, jax.default_backend()
   needs = "gpu" if wanted == "cudnn" else wanted
+  m, reason = config.model, ""
   if needs in ("gpu", "tpu") and needs != here:
+    reason = f"this is a {here}"
+  elif wanted == "gpu":
+    reason = why_not(m.dim // m.heads, jnp.dtype(m.dtype))
+  if reason:
     raise ConfigError(
-      f"model.attention={wanted} does not run on this device, a {here}. Fix: "
+      f"model.attention={wanted} does not run on this device: {reason}. Fix: "
       "model.attention=auto."
     )
 
