@@ -15,6 +15,7 @@ from vf_jax.infer.plausibility import (
   doubts,
   holes,
   is_anchored,
+  is_spineless,
   is_upside_down,
   level_doubts,
   strangers,
@@ -217,20 +218,23 @@ def test_a_whole_vertebra_far_smaller_than_its_neighbour_may_be_none():
   (odd,) = strangers_of(row_of(*usual, ("L5", 15.0, math.nan, True)))
   assert odd.level == "L5"
   assert strangers_of(row_of(*usual, ("L5", 15.0, 1.0, False))) == []
-
-
-def test_pieces_of_other_bones_without_a_core_may_be_no_vertebrae():
-  pieces = row_of(("T9", 11.0, math.nan, True), ("T10", 20.0, 1.3, True))
-  assert strangers_of(pieces) == pieces
-  assert any("T9, T10 may be no" in n for n in level_doubts_of(pieces))
-  assert (
-    strangers_of(row_of(("T9", 20.0, 0.0, True), ("T10", 22.0, 2.0, True)))
-    == []
-  )
-  assert (
-    strangers_of(row_of(("C3", 17.0, 0.7, True), ("C4", 16.0, 0.7, True))) == []
-  )
   assert strangers_of([]) == []
+
+
+def test_pieces_of_other_bones_without_a_core_are_told_as_no_spine():
+  pieces = row_of(("T9", 11.0, math.nan, True), ("T10", 20.0, 1.3, True))
+  assert is_spineless(pieces)
+  told = level_doubts_of(pieces)[0]
+  assert told.startswith("There may be no spine in this scan")
+  assert "T9 and T10 may be another bone" in told
+  assert not is_spineless(
+    row_of(("T9", 20.0, 0.0, True), ("T10", 22.0, 2.0, True))
+  )
+  assert not is_spineless(
+    row_of(("C3", 17.0, 0.7, True), ("C4", 16.0, 0.7, True))
+  )
+  assert not is_spineless(row_of(*[("T9", 11.0, math.nan, True)] * 3))
+  assert not is_spineless([])
 
 
 def column(names, gaps):

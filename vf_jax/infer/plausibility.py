@@ -122,8 +122,7 @@ def strangers(
     seen: those of `to_count_from`.
 
   Returns:
-    Those of `seen` that are far smaller than a neighbour of `seen`; all, if
-    there are one or two below the neck and none has a vertebral body's core.
+    Those of `seen` that are far smaller than a neighbour of `seen`.
   """
   known = {v.code for v in seen}
   small = set()
@@ -136,10 +135,22 @@ def strangers(
     sizes = _sizes(pair)
     if min(sizes) < _SMALL * max(sizes):
       small.add(pair[int(np.argmin(sizes))].code)
-  hollow = len(vertebrae) <= _FEW and all(
+  return [v for v in vertebrae if v.code in small]
+
+
+def is_spineless(vertebrae: Sequence[Vertebra]) -> bool:
+  """Whether what was found may be pieces of other bones, all of it.
+
+  Args:
+    vertebrae: of the scan.
+
+  Returns:
+    True if there are one or two below the neck and none shows the core of a
+    vertebral body.
+  """
+  return 0 < len(vertebrae) <= _FEW and all(
     v.level[0] != "C" and not v.core_ml >= _LEAST_CORE_ML for v in vertebrae
   )
-  return [v for v in vertebrae if hollow or v.code in small]
 
 
 def holes(vertebrae: Sequence[Vertebra]) -> list[tuple[str, str]]:
@@ -299,11 +310,17 @@ def level_doubts(
     return []
   notes = []
   seen = to_count_from(grid, boxes, vertebrae)
-  if found := strangers(vertebrae, seen):
+  if is_spineless(vertebrae):
+    names = " and ".join(v.level for v in vertebrae)
+    notes.append(
+      "There may be no spine in this scan: the inside of a vertebral body was "
+      f"not seen, and {names} may be another bone."
+    )
+  elif found := strangers(vertebrae, seen):
     names = ", ".join(v.level for v in found)
     notes.append(
-      f"{names} may be no vertebra (too small beside its neighbours, or "
-      "without the inside of a vertebral body): every level may be one off."
+      f"{names} may be no vertebra (far smaller than its neighbours): every "
+      "level may be one off."
     )
   for above, below in holes(vertebrae):
     notes.append(
