@@ -51,7 +51,7 @@ def test_cases_with_most_warnings_come_first(make_case, tmp_path):
   assert "<i>tilt</i>" in page.texts
   assert "3 cases" in page.texts
   assert page.texts.count("L1\N{EN DASH}L5") == 2
-  assert "90\N{NO-BREAK SPACE}%" in page.texts
+  assert "90.0\N{NO-BREAK SPACE}%" in page.texts
 
 
 def test_facts_are_the_lowest_of_what_is_whole(make_case, tmp_path):
@@ -111,7 +111,7 @@ def test_a_damaged_vertebra_is_said_and_left_out(make_case, tmp_path, content):
     "a_vertebrae.json is damaged: 2 of 3 vertebrae cannot be read."
     in page.texts
   )
-  assert "80\N{NO-BREAK SPACE}%" in page.texts
+  assert "80.0\N{NO-BREAK SPACE}%" in page.texts
 
 
 @pytest.mark.parametrize(

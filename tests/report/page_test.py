@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from vf_jax.infer.result import Lesion
+from vf_jax.labels import BY_NAME
 from vf_jax.report.overlay import level_colour
 from vf_jax.report.page import render_page, write_report
+from vf_jax.report.tables import lesion_table
 from vf_jax.report.views import spine_views
 
 _VOID = {"meta", "input", "img", "circle", "path", "rect"}
@@ -233,3 +235,7 @@ def test_columns_are_sorted_by_numbers_not_by_their_text(make_case):
   keys = [c["data-value"] for c in page.all("td") if "data-value" in c]
   assert keys[:2] == ["0.9", "8.7"]
   assert {"class": "sortable"} in page.all("table")
+  boxes = [lesion(size_mm=(9.0, 9.0, 9.0)), lesion(size_mm=(40.0, 2.0, 8.0))]
+  cells = [c["data-value"] for c in Page(lesion_table(boxes)).all("td")]
+  assert cells[1] == str(BY_NAME["L2"].order)
+  assert [float(cells[i]) for i in (3, 4, 8)] == [729, 150, 640]

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from vf_jax.io.atomic import write_text
 from vf_jax.io.results import DAMAGED, RUN
 from vf_jax.report.script import SCRIPT, script_policy
 from vf_jax.report.style import INDEX_STYLE, STYLE
+from vf_jax.report.tables import level_key, percent
 
 _NONE = "\N{EN DASH}"
 _MARK = '<meta name="generator" content="vf-jax index">'
@@ -210,6 +211,7 @@ def _row(case: Mapping[str, Any]) -> str:
   notes = f"<ul>{notes}</ul>" if notes else ""
   vertebrae = case["vertebrae"]
   levels = [str(v.get("level")) for v in vertebrae]
+  first = level_key(levels[0] if levels else None)
   ends = list(dict.fromkeys((levels[0], levels[-1]))) if levels else ["none"]
   sure = min(_numbers(vertebrae, "confidence"), default=(math.nan, ""))
   ratio = min(
@@ -229,10 +231,11 @@ def _row(case: Mapping[str, Any]) -> str:
     f'<tr><th scope="row" data-value="{escape(name)}">{title}</th>'
     f'<td class="n" data-value="{len(case["warnings"])}">'
     f"{len(case['warnings'])}</td>"
-    f'<td class="levels">{found}{notes}</td>'
-    + _pair(sure, 100, 0, "\N{NO-BREAK SPACE}%")
+    f'<td class="levels" data-value="{first}">'
+    f"{found}{notes}</td>"
+    + _pair(sure, percent)
     + f'<td class="n">{cut}</td>'
-    + _pair(ratio, 1, 2, "")
+    + _pair(ratio, "{:.2f}".format)
     + f'<td class="n">{lesions}</td></tr>'
   )
 
@@ -248,12 +251,11 @@ def _numbers(
   ]
 
 
-def _pair(pair: tuple[float, str], scale: int, digits: int, unit: str) -> str:
+def _pair(pair: tuple[float, str], write: Callable[[float], str]) -> str:
   value, level = pair
   if math.isnan(value):
     return f'<td class="n" data-value="">{_NONE}</td>'
-  text = f"{scale * value:.{digits}f}{unit}"
   return (
-    f'<td class="n" data-value="{value:.6g}">{text}'
+    f'<td class="n" data-value="{value:.6g}">{write(value)}'
     f" <small>{escape(level)}</small></td>"
   )

@@ -20,7 +20,8 @@ const text = (row, i) => {
 const compare = (a, b) => {
   if (a === "" || b === "") return (a === "") - (b === "");
   const x = Number(a), y = Number(b);
-  return isNaN(x) || isNaN(y) ? a.localeCompare(b) : x - y;
+  if (!isNaN(x) && !isNaN(y)) return x - y;
+  return a.localeCompare(b, undefined, {numeric: true});
 };
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...[...table.tHead.rows].at(-1).cells];

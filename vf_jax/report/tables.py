@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from vf_jax.infer.result import Lesion, Vertebra
+from vf_jax.labels import BY_NAME
 from vf_jax.report.overlay import level_colour
 
 _NONE = "\N{EN DASH}"
@@ -66,7 +67,7 @@ def vertebra_table(vertebrae: Sequence[Vertebra]) -> str:
     f'<tr><th scope="row" data-value="{number}">'
     f"{_swatch(v.code)}{escape(v.level)}</th>"
     f'<td class="n" data-value="{_key(v.confidence)}">'
-    f"{_percent(v.confidence) if math.isfinite(v.confidence) else _NONE}</td>"
+    f"{percent(v.confidence) if math.isfinite(v.confidence) else _NONE}</td>"
     f"<td>{'yes' if v.complete else '<strong>no</strong>'}</td>"
     + "".join(_fact(v, name, digits) for name, _, _, digits in _FACTS)
     + "</tr>"
@@ -111,7 +112,7 @@ def confidence_strip(vertebrae: Sequence[Vertebra]) -> str:
     f'<li class="{_grade(v.confidence)}"><span><i style="height:'
     f"{100 * min(max(v.confidence, 0.0), 1.0):.0f}%;"
     f'background:{css_colour(level_colour(v.code))}"></i></span>'
-    f"<b>{escape(v.level)}</b><small>{_percent(v.confidence)}</small></li>"
+    f"<b>{escape(v.level)}</b><small>{percent(v.confidence)}</small></li>"
     if math.isfinite(v.confidence)
     else f"<li><span></span><b>{escape(v.level)}</b><small>{_NONE}</small></li>"
     for v in vertebrae
@@ -176,11 +177,14 @@ def lesion_table(lesions: Sequence[Lesion]) -> str:
   rows = "\n".join(
     f'<tr><th scope="row">{number}</th>'
     f'<td data-value="{_key(lesion.score)}">{_share(lesion.score)}</td>'
-    f"<td>{escape(lesion.level or 'outside the spine')}</td>"
+    f'<td data-value="{level_key(lesion.level)}">'
+    f"{escape(lesion.level or 'outside the spine')}</td>"
     f'<td class="n" data-value="{_key(_share_of(lesion))}">'
     f"{_vertebra_share(lesion)}</td>"
-    f'<td class="n">{_point(lesion.size_mm)}</td>'
-    f'<td class="n">{_point(lesion.centre_mm)}</td></tr>'
+    f'<td class="n" data-value="{_key(math.prod(lesion.size_mm))}">'
+    f"{_point(lesion.size_mm)}</td>"
+    f'<td class="n" data-value="{_key(lesion.centre_mm[2])}">'
+    f"{_point(lesion.centre_mm)}</td></tr>"
     for number, lesion in enumerate(lesions, start=1)
   )
   return f"""<div class="wide" tabindex="0" role="region" \
@@ -208,6 +212,19 @@ def css_colour(colour: tuple[int, int, int]) -> str:
   return "#" + bytes(colour).hex()
 
 
+def level_key(level: str | None) -> str:
+  """Writes by what rows are sorted that name a level, from head to foot.
+
+  Args:
+    level: its name; None or an unknown one comes last.
+
+  Returns:
+    The value of a cell.
+  """
+  known = BY_NAME.get(level or "")
+  return "" if known is None else str(known.order)
+
+
 def _share_of(lesion: Lesion) -> float:
   return float("nan") if lesion.share is None else lesion.share
 
@@ -222,17 +239,24 @@ def _share(share: float) -> str:
   """A probability as a bar and a percentage."""
   if not math.isfinite(share):
     return _NONE
-  percent = 100 * min(max(share, 0.0), 1.0)
+  width = 100 * min(max(share, 0.0), 1.0)
   return (
-    f'<span class="bar"><i style="width:{percent:.0f}%"></i></span>'
-    f'<span class="percent">{_percent(share)}</span>'
+    f'<span class="bar"><i style="width:{width:.0f}%"></i></span>'
+    f'<span class="percent">{percent(share)}</span>'
   )
 
 
-def _percent(share: float) -> str:
-  """A percentage that is never rounded to 100."""
-  percent = 100 * min(max(share, 0.0), 1.0)
-  text = ">99.9" if 99.95 <= percent < 100 else f"{percent:.1f}"
+def percent(share: float) -> str:
+  """Writes a share as a percentage that is never rounded to 100.
+
+  Args:
+    share: 0..1.
+
+  Returns:
+    HTML.
+  """
+  value = 100 * min(max(share, 0.0), 1.0)
+  text = ">99.9" if 99.95 <= value < 100 else f"{value:.1f}"
   return escape(text) + "\N{NO-BREAK SPACE}%"
 
 
