@@ -375,6 +375,21 @@ def test_a_turned_mask_may_be_as_far_off_as_any_other(
   assert found["sub-2"]["prediction"] == "refused"
 
 
+def test_a_reference_without_points_leaves_the_question_of_levels_open(
+  predictions, references, tmp_path
+):
+  """A vertebra that the border cuts has none."""
+  references.add("a", spine((22,), first=-2), points=None)
+  predictions.add("a", spine(()))
+  evaluate(
+    predictions.root, references.root, tmp_path / "o", summed=QUICK, workers=0
+  )
+  with (tmp_path / "o" / "cases.csv").open(newline="") as stream:
+    (row,) = csv.DictReader(stream)
+  assert row["missed"] == "L3"
+  assert row["all_levels_right"] == ""
+
+
 def test_boxes_below_the_threshold_count_for_curves_only(
   predictions, references, tmp_path
 ):

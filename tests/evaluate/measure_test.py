@@ -191,8 +191,10 @@ def test_a_cut_vertebra_beyond_the_reference_is_excused(measure):
   assert by_level(found)["L6"].cut
   assert found.all_right
   assert found.identification.precision == 1
+  assert found.spine_dice == 1
   counted = measure(prediction, truth, MeasureOptions(count_cut=True))
   assert counted.extra == (25,)
+  assert counted.spine_dice < 1
   assert not counted.all_right
 
 
@@ -200,6 +202,16 @@ def test_a_whole_vertebra_beyond_the_reference_is_superfluous(measure):
   found = measure(spine(), spine((0, *CODES[1:])))
   assert found.extra == (24,)
   assert not found.all_right
+
+
+def test_a_point_that_the_file_leaves_out_is_derived(measure):
+  """`vf-jax predict` writes none where the body lies outside the scan."""
+  points = middles(spine())
+  fewer = dict(list(points.items())[:-1])
+  found = measure(spine(), spine(), pred_points=fewer, ref_points=points)
+  assert found.point_kinds == ("body", "body")
+  assert found.all_right
+  assert by_level(found)["L5"].hit
 
 
 def test_points_are_derived_where_no_file_has_them(measure):

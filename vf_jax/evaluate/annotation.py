@@ -102,8 +102,9 @@ def read_prediction(
   """Reads a prediction on the grid of its reference.
 
   Its points are of the reference's kind: centres of mass are compared with
-  centres of mass, bodies with bodies (from the file, or derived). What lies
-  where the reference knows nothing is removed.
+  centres of mass, bodies with bodies (from the file; derived for levels of
+  the mask that it leaves out). What lies where the reference knows nothing is
+  removed.
 
   Args:
     files: of the case; None gives a prediction of nothing.
@@ -154,7 +155,7 @@ def read_prediction(
       voxels = labels.voxels.copy()
       voxels[reference.unknown] = 0
       labels = dataclasses.replace(labels, voxels=voxels)
-    points: Mapping[int, Point]
+    points: dict[int, Point]
     kind: PointKind
     if reference.point_kind == "mask":
       points = {code: shape.centre_mm for code, shape in whole.items()}
@@ -165,6 +166,9 @@ def read_prediction(
         points, kind = _read_points(files.points, labels.grid)
       if kind != "body":
         points, kind = _derive_all(labels), "derived"
+      elif not points.keys() >= whole.keys():
+        # Files have no point where the body lies outside the scan.
+        points = _derive_all(labels) | points
   notes += [str(w.message) for w in caught]
   return Annotation(labels, None, whole, points, kind, lesions, tuple(notes))
 

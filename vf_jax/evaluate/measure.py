@@ -139,7 +139,8 @@ class CaseMeasures:
     patient: its patient.
     state: 'missing' and 'refused' predictions count as all missed.
     vertebrae: from head to foot; empty without a mask in the reference.
-    spine_dice: of any vertebra against background; NaN without a mask.
+    spine_dice: of any vertebra against background, without what is excused
+      there; NaN without a mask.
     identification: of the points; None without a mask.
     extra: superfluous levels, from head to foot.
     lesions: None if the reference says nothing of lesions.
@@ -271,7 +272,7 @@ def _with_vertebrae(
   return dataclasses.replace(
     measures,
     vertebrae=tuple(rows),
-    spine_dice=overlap.spine_dice(),
+    spine_dice=overlap.without_excess(excused).spine_dice(),
     identification=identification,
     spacing_mm=max(reference.labels.spacing),
     extra=tuple(sorted(extra, key=lambda c: BY_CODE[c].order)),

@@ -82,7 +82,7 @@ def _case_row(
       id_.rate,
       id_.strict_rate,
       id_.mean_distance_mm,
-      "yes" if case.all_right else "no",
+      ("yes" if case.all_right else "no") if id_.truth else "",
       *case.point_kinds,
     ]
   if lesions is None:

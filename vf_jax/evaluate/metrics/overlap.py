@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
@@ -70,6 +71,19 @@ class LabelOverlap:
     both = self.counts[1:, 1:].sum()
     size = self.predicted[1:].sum() + self.true[1:].sum()
     return float(2 * both / size) if size else float("nan")
+
+  def without_excess(self, labels: Iterable[int]) -> LabelOverlap:
+    """The same with what some predicted labels say of background left out.
+
+    Args:
+      labels: predicted ones.
+
+    Returns:
+      Another overlap.
+    """
+    counts = self.counts.copy()
+    counts[list(labels), 0] = 0
+    return LabelOverlap(counts)
 
 
 def label_overlap(
