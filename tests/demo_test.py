@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from vf_jax import demo
+from vf_jax.evaluate.metrics.overlap import dice
 from vf_jax.labels import BY_NAME
 
 # Label of the reference -> level that the shipped weights must give.
@@ -94,6 +95,14 @@ def test_lumbar_vertebrae_have_the_right_level(found):
   assert found
   levels = {name: vertebra.level for name, vertebra in found.items()}
   assert levels == {name: EXPECTED_LEVELS[name] for name in found}
+
+
+def test_what_the_scan_cuts_has_its_own_level(run):
+  """The top of T12 is missing, and of T11 all but its lower edge."""
+  reference = demo.reference_mask()
+  for level, least in (("T12", 0.85), ("T11", 0.6)):
+    code = BY_NAME[level].code
+    assert dice(run.result.mask == code, reference == code) >= least
 
 
 def test_the_demo_writes_its_files_on_the_grid_of_the_ct(run):

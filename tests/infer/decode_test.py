@@ -21,6 +21,7 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.sweep import Sweep
+from vf_jax.multispine.neighbours import BELOW_MM
 
 SPACING = 2.0
 SHAPE = (96, 48, 40)
@@ -223,16 +224,52 @@ def test_one_vertebra_alone_is_found(test_config):
   np.testing.assert_allclose(found.centres, CENTRES[3:4], atol=1e-4)
 
 
-def test_votes_outside_the_scan_do_not_break_a_cut_vertebra(test_config):
-  """Its body lies 4 voxels beyond the border; its neighbours stay whole."""
-  centres = CENTRES.copy()
-  centres[:, 0] -= CENTRES[5, 0] + 4
-  ids = ellipsoids(centres, (9.0, 7.0, 9.0), (76, 48, 40))
-  assert (ids == 6).any()
+@pytest.mark.parametrize("gap", [9.0, 11.0, 17.0])
+@pytest.mark.parametrize("end", ["head", "feet"])
+@pytest.mark.parametrize("beyond", [2.0, 3.0, 4.0])
+def test_a_piece_of_a_body_outside_the_scan_joins_no_neighbour(
+  test_config, gap, end, beyond
+):
+  """In the neck the next body is within the gate of its votes."""
+  steps = gap * np.arange(5.0)
+  centres = np.tile([0.0, 24.0, 20.0], (5, 1))
+  depth = int(steps[-1] + 12)
+  centres[:, 0] = depth - 1 + beyond - steps
+  if end == "feet":
+    centres[:, 0] = (depth - 1 - centres[:, 0])[::-1]
+  ids = ellipsoids(centres, (0.45 * gap, 7.0, 9.0), (depth, 48, 40))
+  cut = 1 if end == "head" else 5
+  visible = (ids == cut).sum() >= 63  # half a millilitre
   found = found_of(ids, test_config, centres)
-  for index in range(5):
-    own = ids == index + 1
-    assert (found.ids[own] == index + 1).all()
+  assert found.pieces == (
+    (end == "head") and visible,
+    (end == "feet") and visible,
+  )
+  if visible:
+    np.testing.assert_array_equal(found.ids, ids)
+    np.testing.assert_allclose(found.centres, centres, atol=1e-4)
+    whole = np.delete(centres, cut - 1, axis=0)
+    np.testing.assert_allclose(found.centres[found.bodies], whole, atol=1e-4)
+  else:
+    assert len(found.centres) == 4
+
+
+def test_pieces_at_both_ends_are_told_apart(test_config):
+  centres = CENTRES - (CENTRES[5, 0] + 3, 0, 0)
+  depth = int(centres[0, 0]) - 2
+  ids = ellipsoids(centres, (7.0, 7.0, 9.0), (depth, 48, 40))
+  found = found_of(ids, test_config, centres)
+  assert found.pieces == (True, True)
+  assert found.bodies == slice(1, 5)
+  np.testing.assert_array_equal(found.ids, ids)
+
+
+def test_a_single_body_keeps_what_votes_beside_it(test_config):
+  """There is no gap to tell where the next one would be."""
+  ids = ellipsoids(CENTRES[3:4])
+  found = found_of(ids, test_config, CENTRES[3:4] + np.array([6.0, 0, 0]))
+  assert found.pieces == (False, False)
+  assert found.bodies == slice(0, 1)
 
 
 def test_the_mirror_image_gives_the_mirrored_result(test_config):
@@ -264,7 +301,7 @@ def linked(a, b):
   """Whether b may follow a towards the feet, by the rule as documented."""
   step = np.asarray(b) - np.asarray(a)
   across = np.hypot(step[1], step[2])
-  return 8 <= np.linalg.norm(step) <= 75 and across <= 8.0 + 1.2 * abs(step[0])
+  return 8 <= np.linalg.norm(step) <= 95 and across <= 8.0 + 1.2 * abs(step[0])
 
 
 def test_the_chain_is_the_best_of_all_subsets():
@@ -291,7 +328,7 @@ def test_the_chain_is_the_best_of_all_subsets():
 
 
 def test_a_chain_bridges_one_missing_vertebra_but_no_larger_hole():
-  points = np.array([(0.0, 0, 0), (30.0, 0, 0), (90.0, 0, 0), (170.0, 0, 0)])
+  points = np.array([(0.0, 0, 0), (30.0, 0, 0), (90.0, 0, 0), (190.0, 0, 0)])
   volumes = np.full(4, 30.0)
   assert best_chain(points, volumes) == [2, 1, 0]
 
@@ -304,6 +341,18 @@ def test_one_huge_blob_does_not_outvote_a_spine():
 
 def test_no_points_no_chain():
   assert best_chain(np.zeros((0, 3)), np.zeros(0)) == []
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.0, 1.22])
+@pytest.mark.parametrize("missed", ["T12", "L2", "L4"])
+def test_one_missed_body_breaks_no_spine(scale, missed):
+  names = ["T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5"]
+  gaps = [BELOW_MM["body"][name] for name in names[:-1]]
+  gaps[2] = 35.0  # no T13
+  points = np.zeros((8, 3))
+  points[1:, 0] = -scale * np.cumsum(gaps)
+  kept = [i for i, name in enumerate(names) if name != missed]
+  assert best_chain(points[kept], np.full(7, 50.0)) == list(range(7))
 
 
 def lesion_sweep(peaks, cells=(12, 10, 8)):

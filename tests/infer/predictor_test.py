@@ -103,6 +103,35 @@ def test_only_the_vertebra_that_the_scan_cuts_is_incomplete(
     assert [v.complete for v in result.vertebrae] == [True] * 4 + [False]
 
 
+@pytest.mark.parametrize("name", ["RAS", "PIR", "oblique"])
+def test_a_piece_of_a_vertebra_whose_body_is_outside_has_its_level(
+  name, oracle, make_ct, spine
+):
+  """The scan ends 3 mm below the centre of the first body."""
+  volume, truth = make_ct(*GEOMETRIES[name])
+  axis = int(np.argmax(np.abs(volume.affine[2, :3])))
+  below = spine.centres[:1] - (0, 0, 3)
+  row = int(volume.grid.to_voxel(below)[0, axis])
+  headward = volume.affine[2, axis] > 0
+  kept = slice(0, row) if headward else slice(row + 1, None)
+  inside = tuple(kept if a == axis else slice(None) for a in range(3))
+  affine = volume.affine.copy()
+  corner = [[(kept.start if a == axis else 0) for a in range(3)]]
+  affine[:3, 3] = volume.grid.to_world(np.array(corner))[0]
+  short = Volume(np.ascontiguousarray(volume.voxels[inside]), affine)
+  result = oracle(short, "case")
+  assert [v.level for v in result.vertebrae] == list(spine.levels)
+  piece = result.vertebrae[0]
+  assert not piece.complete
+  assert "outside the scan" in piece.partial["height_anterior_mm"]
+  assert piece.confidence == result.vertebrae[1].confidence
+  for v in result.vertebrae:
+    assert dice(result.mask == v.code, truth[inside] == v.code) > 0.9
+  # Whether it has a rib is not in view.
+  assert result.abstained
+  assert any("to count from" in note for note in result.warnings)
+
+
 def test_a_cut_at_the_side_counts_too(oracle, make_ct, spine):
   """Only the spinous processes, far behind, leave the scan."""
   volume, _ = make_ct()

@@ -102,6 +102,10 @@ def measure_vertebra(
   if level.name == "C1":
     partial |= dict.fromkeys((*CORE, *HEIGHTS), "C1 has no body")
     return dataclasses.replace(vertebra, partial=partial)
+  if _is_beyond(box, centre_mm):
+    reason = "the middle of the body lies outside the scan"
+    partial |= dict.fromkeys((*CORE, *HEIGHTS), reason)
+    return dataclasses.replace(vertebra, partial=partial)
   frame = find_frame(box.mask, box.grid, np.array(centre_mm, float), spine_up)
   if frame is None:
     reason = "no body with a front and a canal behind it is in the mask"
@@ -250,6 +254,14 @@ def _lookup(core, frame: BodyFrame, local):
   inside = np.zeros(len(local), bool)
   inside[near] = core[tuple(index[near].T)]
   return inside
+
+
+def _is_beyond(box: VertebraBox, centre_mm) -> bool:
+  """Whether a point lies outside the scan."""
+  place = box.grid.to_voxel(np.array([centre_mm], float))[0]
+  before, behind = np.array(box.ends).T
+  low, high = -before - 0.5, np.array(box.mask.shape) + behind - 0.5
+  return bool(((place < low) | (place > high)).any())
 
 
 def _at_ends(box: VertebraBox, where) -> Bool[np.ndarray, " voxels"]:

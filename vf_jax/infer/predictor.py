@@ -29,13 +29,14 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
+from vf_jax.infer.pieces import name_pieces, touches_end
 from vf_jax.infer.plausibility import doubts, level_doubts
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
 from vf_jax.infer.windows import padded_shape, run_ahead, take_window
 from vf_jax.io.ct import AS_STORED, InputOptions
-from vf_jax.labels import BY_CODE
+from vf_jax.labels import BY_CODE, VERTEBRAE
 from vf_jax.models.decoders.level_chain import ChainScores
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.scratch import trim
@@ -172,10 +173,15 @@ class Predictor:
     sure = sum(box.score >= least for box in boxes)
     boxes = boxes[: max(sure, _MAX_CANDIDATES)]
     windows = {"run": outputs.windows, "skipped": outputs.skipped}
-    centres = found.centres
+    centres, bodies = found.centres, found.bodies
+    above, below = (
+      touches_end(found.ids, number, grid, volume.grid) if is_piece else None
+      for is_piece, number in zip(found.pieces, (1, len(centres)))
+    )
     # What is as large as the scan goes as soon as it can.
     del outputs, found
-    levels, confidence = self._number(image, spacing, centres, notes)
+    levels, confidence = self._number(image, spacing, centres[bodies], notes)
+    levels, confidence = name_pieces(levels, confidence, (above, below))
     del image
     mask = carry_back(
       region, levels, grid, volume.grid, self.config.predict.threshold
@@ -186,8 +192,11 @@ class Predictor:
     lesions = _place_lesions(boxes, grid, mask, volume.grid, vertebrae)
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
-    notes += doubts(volume, around, vertebrae)
-    unfounded = level_doubts(volume.grid, mask, around, vertebrae)
+    # What is in view of a body that is not tells nothing of the levels.
+    counted = {VERTEBRAE[i].code for i in levels[bodies] if i >= 0}
+    numbered = [v for v in vertebrae if v.code in counted]
+    notes += doubts(volume, around, numbered)
+    unfounded = level_doubts(volume.grid, mask, around, numbered)
     notes += unfounded
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
     if unsure and not unfounded:
@@ -214,7 +223,7 @@ class Predictor:
       lesions=tuple(v for v in lesions if v.is_finding(least)),
       warnings=tuple(notes),
       run=run,
-      abstained=bool(unfounded) or not vertebrae,
+      abstained=bool(unfounded) or not numbered,
       candidates=tuple(v for v in lesions if not v.is_finding(least)),
     )
 

@@ -36,8 +36,10 @@ class Vertebra:
   Attributes:
     level: name of the level, e.g. `L3`.
     code: VerSe label code of the level, the value of its voxels in the mask.
-    centre_mm: centre of the vertebral body, mm RAS+.
-    confidence: probability of the level given this scan, 0..1.
+    centre_mm: centre of the vertebral body, mm RAS+; a guess where it lies
+      outside the scan.
+    confidence: probability of the level given this scan, 0..1; that of the
+      neighbour if the body lies outside.
     complete: False if the field of view cuts the vertebra.
     volume_ml: volume of the mask inside the field of view.
     mean_hu: mean intensity under the whole mask.
