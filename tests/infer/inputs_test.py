@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 
 import pydicom
 import pytest
@@ -134,6 +135,29 @@ def test_a_folder_of_dicom_examinations(tmp_path):
     "p3": str(tmp_path / "p3.nii.gz"),
   }
   assert list(names(tmp_path, one_each=True)) == [tmp_path.name]
+
+
+@pytest.mark.parametrize("beside", ["{:05d}.jpg", "{:05d}"])
+def test_a_study_behind_many_previews_is_a_case(tmp_path, beside):
+  for number in (1, 2):
+    touch(tmp_path / f"p{number}", *(beside.format(n) for n in range(30)))
+    dicom(tmp_path / f"p{number}" / "IM1", f"1.{number}")
+  assert list(names(tmp_path)) == ["p1", "p2"]
+
+
+def test_pictures_and_texts_are_not_opened(tmp_path, monkeypatch):
+  touch(tmp_path, "a.JPG", "b.txt")
+  dicom(tmp_path / "IM1", "1.1")
+  dicom(tmp_path / "IM2", "1.1")
+  opened, plain = [], pathlib.Path.open
+
+  def watched(self, *args, **options):
+    opened.append(self.name)
+    return plain(self, *args, **options)
+
+  monkeypatch.setattr(pathlib.Path, "open", watched)
+  assert list(names(tmp_path)) == [tmp_path.name]
+  assert opened == ["IM1"]
 
 
 def test_examinations_in_one_folder_are_told_apart_by_series(tmp_path):

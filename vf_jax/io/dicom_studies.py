@@ -12,7 +12,12 @@ from vf_jax.errors import InputError
 from vf_jax.io.dicom_headers import import_pydicom
 from vf_jax.io.sniff import HEAD_BYTES, is_dicom
 
-_LOOKED_AT = 20  # files of a folder, among which one of a series is DICOM
+# What often lies beside slices, in hundreds; it is not even opened.
+_FOREIGN = (
+  *(".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".svg", ".pdf"),
+  *(".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".md", ".log"),
+  *(".htm", ".html", ".css", ".js", ".exe", ".dll", ".inf", ".ini"),
+)
 
 
 def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
@@ -20,7 +25,8 @@ def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
 
   Args:
     folder: any folder.
-    names: of its files; the first few are looked at.
+    names: of its files; they are looked at up to the first that is DICOM,
+      pictures and texts by their suffix excepted.
 
   Returns:
     Study instance UID of its first DICOM file; if that has none, words that no
@@ -30,7 +36,9 @@ def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
     InputError: if there is one and pydicom is not installed.
   """
   unnamed = f"unnamed {folder}"
-  for name in names[:_LOOKED_AT]:
+  for name in names:
+    if name.lower().endswith(_FOREIGN):
+      continue
     path = folder / name
     try:
       with path.open("rb") as file:
