@@ -21,13 +21,13 @@ def touch(folder, *names):
     path.write_bytes(b"x")
 
 
-def dicom(path, study):
+def dicom(path, study, kind=pydicom.uid.CTImageStorage):
   """A file that names an examination and nothing else."""
   path.parent.mkdir(parents=True, exist_ok=True)
   dataset = pydicom.Dataset()
   dataset.file_meta = pydicom.dataset.FileMetaDataset()
   dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-  dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+  dataset.file_meta.MediaStorageSOPClassUID = kind
   dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
   dataset.StudyInstanceUID = study
   pydicom.dcmwrite(path, dataset, enforce_file_format=True)
@@ -143,6 +143,16 @@ def test_a_study_behind_many_previews_is_a_case(tmp_path, beside):
     touch(tmp_path / f"p{number}", *(beside.format(n) for n in range(30)))
     dicom(tmp_path / f"p{number}" / "IM1", f"1.{number}")
   assert list(names(tmp_path)) == ["p1", "p2"]
+
+
+@pytest.mark.parametrize("studies", [("1.1", "1.2"), ("1.1", "1.1")])
+def test_the_contents_of_a_disc_are_no_study(tmp_path, studies):
+  disc = tmp_path / "disc"
+  dicom(disc / "DICOMDIR", "", pydicom.uid.MediaStorageDirectoryStorage)
+  for number, study in enumerate(studies, 1):
+    dicom(disc / f"DICOM/ST{number}/IM1", study)
+  several = len(set(studies)) > 1
+  assert list(names(disc)) == (["ST1", "ST2"] if several else ["disc"])
 
 
 def test_pictures_and_texts_are_not_opened(tmp_path, monkeypatch):

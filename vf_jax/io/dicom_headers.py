@@ -200,12 +200,26 @@ def _check_foreign(head: bytes, name: str) -> None:
     raise InputError(name, fault, known[1] if known else _REFETCH)
 
 
+def is_directory(dataset: Any) -> bool:
+  """Tells the table of contents of a disc (DICOMDIR) from its objects.
+
+  Args:
+    dataset: with its meta header.
+
+  Returns:
+    Whether it is no object itself.
+  """
+  meta = getattr(dataset, "file_meta", {})
+  kinds = dataset.get("SOPClassUID"), meta.get("MediaStorageSOPClassUID")
+  return _DICOMDIR in kinds
+
+
 def _header(dataset: Any, number: int, name: str) -> Header | str:
   """The header of a file, or what it is instead of CT slices."""
+  if is_directory(dataset):
+    return "DICOMDIR"
   kind = str(dataset.get("SOPClassUID") or "")
   meta = getattr(dataset, "file_meta", {})
-  if _DICOMDIR in (kind, meta.get("MediaStorageSOPClassUID", "")):
-    return "DICOMDIR"
   modality = str(dataset.get("Modality") or "")
   if not modality:
     raise InputError(name, "is DICOM without Modality.", _REFETCH)

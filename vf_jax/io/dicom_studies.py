@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from vf_jax.errors import InputError
-from vf_jax.io.dicom_headers import import_pydicom
+from vf_jax.io.dicom_headers import import_pydicom, is_directory
 from vf_jax.io.sniff import HEAD_BYTES, is_dicom
 
 # What often lies beside slices, in hundreds; it is not even opened.
@@ -25,12 +25,12 @@ def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
 
   Args:
     folder: any folder.
-    names: of its files; they are looked at up to the first that is DICOM,
-      pictures and texts by their suffix excepted.
+    names: of its files; they are looked at up to the first DICOM object,
+      pictures and texts by their suffix excepted. A DICOMDIR is none.
 
   Returns:
-    Study instance UID of its first DICOM file; if that has none, words that no
-    other folder gets; None if there is no such file.
+    Study instance UID of its first DICOM object; if that has none, words that
+    no other folder gets; None if there is no such file.
 
   Raises:
     InputError: if there is one and pydicom is not installed.
@@ -52,8 +52,10 @@ def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
             file,
             stop_before_pixels=True,
             force=True,
-            specific_tags=["StudyInstanceUID"],
+            specific_tags=["SOPClassUID", "StudyInstanceUID"],
           )
+        if is_directory(dataset):
+          continue
         return str(dataset.get("StudyInstanceUID") or unnamed)
     except InputError:
       raise
