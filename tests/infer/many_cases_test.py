@@ -615,8 +615,33 @@ def test_the_newest_word_on_a_case_counts(quick, scans, tmp_path, name):
   (scans / "a_ct.nii.gz").rename(path)
   run(quick, scans, out)
   path.write_bytes(path.read_bytes()[:300])
+  before = table(out)[name]
   assert name in run(quick, scans, out).refused
-  assert table(out)[name]["state"] == "refused"
+  row = table(out)[name]
+  assert (before["state"], before["fault"]) == ("done", "")
+  assert row["state"] == "refused"
+  assert "gzip" in row["fault"]
+  # The folder still holds what these numbers say.
+  assert row == before | {"state": row["state"], "fault": row["fault"]}
+  assert row["levels"] == "L3"
+
+
+def test_another_scan_of_the_name_leaves_the_row_of_the_first(
+  quick, scans, tmp_path
+):
+  out, other = tmp_path / "out", tmp_path / "other"
+  run(quick, scans, out)
+  other.mkdir()
+  scan = other / "a_ct.nii.gz"
+  scan.write_bytes((scans / "a_ct.nii.gz").read_bytes())
+  before = table(out)["a"]
+  assert list(run(quick, other, out).refused) == ["a"]
+  row = table(out)["a"]
+  assert row["fault"].startswith(f"{scan}: has the case name 'a', as ")
+  assert row == before | {"state": "refused", "fault": row["fault"]}
+  assert row["input"] == str(scans / "a_ct.nii.gz")
+  run(quick, scans, out)
+  assert table(out)["a"] == before
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_text(quick, scans, tmp_path):

@@ -46,7 +46,9 @@ def write_summary(out: str | os.PathLike[str]) -> pathlib.Path:
 
   Returns:
     The file. Its columns are `COLUMNS`; a case has state 'done', 'refused' (its
-    input) or 'failed' (vf_jax).
+    input) or 'failed' (vf_jax). State and fault are the last word on the case;
+    if it is a fault, the other columns tell of an older result, if there is
+    one.
 
   Raises:
     InputError: if it cannot be written.
@@ -95,8 +97,8 @@ def _look(folder: pathlib.Path) -> list[tuple[str, int]]:
 
 def _records(folder: pathlib.Path) -> list[pathlib.Path]:
   cases = [p for p in folder.glob("*/run.json") if p.parent.name[0] != "."]
-  # The failures first: what a case says of itself is older.
-  return [*sorted((folder / FAILURES).glob("*.json")), *sorted(cases)]
+  # The failures last: what a case says of itself is older.
+  return [*sorted(cases), *sorted((folder / FAILURES).glob("*.json"))]
 
 
 def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -104,9 +106,12 @@ def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:
   for record in _records(folder):
     try:
       content = json.loads(record.read_text("utf-8"))
-      failed = record.parent.name == FAILURES
-      row = _failed(content) if failed else _done(content, record.parent.name)
-      rows.setdefault(row["case"], row)
+      if record.parent.name == FAILURES:
+        case = str(content["case"])
+        rows[case] = _failed(content, case, rows.get(case))
+      else:
+        case = record.parent.name
+        rows[case] = _done(content, case)
     except DAMAGED:
       continue  # of another program, or gone since
   return [rows[case] for case in sorted(rows)]
@@ -129,10 +134,13 @@ def _done(run: Mapping[str, Any], case: str) -> dict[str, Any]:
   }
 
 
-def _failed(record: Mapping[str, Any]) -> dict[str, Any]:
-  return {
-    "case": str(record["case"]),
-    "state": "failed" if record["traceback"] else "refused",
-    "input": record["input"],
-    "fault": f"{record['fault']} {record['fix']}".strip(),
-  }
+def _failed(
+  record: Mapping[str, Any], case: str, older: Mapping[str, Any] | None
+) -> dict[str, Any]:
+  """A case that was not done; the numbers are those of its older result."""
+  fault = f"{record['fault']} {record['fix']}".strip()
+  kept = older or {"case": case, "input": record["input"]}
+  if kept["input"] != record["input"]:
+    fault = f"{record['input']}: {fault}"
+  state = "failed" if record["traceback"] else "refused"
+  return {**kept, "state": state, "fault": fault}
