@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import json
 import os
+import pathlib
 import resource
 
 import nibabel
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from vf_jax import cli
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, OutputError
 from vf_jax.evaluate.metrics.overlap import dice
 from vf_jax.infer.cases import check_target, predict_file
 from vf_jax.infer.predictor import Predictor
@@ -436,6 +437,69 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(
   with pytest.raises(InputError, match="is not writable"):
     predict_file(unasked, ct, tmp_path / "new", no_report)
   assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("below", ["", "out/deep"])
+def test_an_output_in_a_closed_folder_is_one_sentence(
+  ct, tmp_path, predict, capsys, monkeypatch, below
+):
+  closed = tmp_path / "closed"
+  closed.mkdir()
+
+  # Whoever runs the tests as root may look anywhere.
+  def deny(function):
+    def denied(path, *args, **options):
+      if isinstance(path, str | os.PathLike) and (
+        closed in pathlib.Path(path).parents
+      ):
+        raise PermissionError(13, "Permission denied", os.fspath(path))
+      return function(path, *args, **options)
+
+    return denied
+
+  for name in ("stat", "lstat", "mkdir", "scandir"):
+    monkeypatch.setattr(os, name, deny(getattr(os, name)))
+  access = os.access
+  monkeypatch.setattr(
+    os, "access", lambda path, mode: path != closed and access(path, mode)
+  )
+  assert predict(ct, "--out", closed / below) == 3
+  said = capsys.readouterr().err.splitlines()
+  assert said[0] == (
+    f"vf-jax: {closed / below}: {closed} is not writable. "
+    "Fix: change its permissions, or --out."
+  )
+  assert len(said) == 1
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_an_output_of_too_long_a_name_is_refused_before_the_work(
+  ct, tmp_path, unasked, predict, capsys, below
+):
+  out = tmp_path / ("x" * 256) / below
+  with pytest.raises(InputError, match="has a name that is too long"):
+    predict_file(unasked, ct, out, no_report)
+  assert predict(ct, "--out", out) == 3
+  assert capsys.readouterr().err.startswith(f"vf-jax: {out}: has a name")
+  assert os.listdir(tmp_path) == []
+
+
+def test_a_case_that_may_not_be_read_is_refused_and_kept(
+  ct, tmp_path, unasked, monkeypatch
+):
+  mine = tmp_path / "sub-1" / "notes.txt"
+  mine.parent.mkdir()
+  mine.write_text("mine")
+
+  def deny(path):
+    raise PermissionError(13, "Permission denied", os.fspath(path))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(os, "listdir", deny)
+    with pytest.raises(InputError, match="sub-1: cannot be read") as caught:
+      predict_file(unasked, ct, tmp_path, no_report)
+  assert not isinstance(caught.value, OutputError)  # the others go on
+  assert mine.read_text() == "mine"
 
 
 @contextlib.contextmanager

@@ -165,15 +165,26 @@ def check_target(out: pathlib.Path, case: str) -> None:
       "a folder nearer to it.",
     )
   target = out / case
-  if target.is_symlink() or (target.exists() and not target.is_dir()):
+  # NOTE: unlike their methods of pathlib, the functions of os.path take places
+  # that may not be looked at and names that no disk can hold.
+  if os.path.islink(target) or (
+    os.path.exists(target) and not os.path.isdir(target)
+  ):
     raise InputError(
       target, "is in the way: not a folder.", "remove it, or change --out."
     )
-  if target.is_dir():
+  if os.path.isdir(target):
     held: list[str] = []
-    # Another run may take the old folder away at this very moment.
-    with contextlib.suppress(FileNotFoundError):
+    try:
       held = os.listdir(target)
+    except FileNotFoundError:
+      pass  # Another run takes the old folder away at this very moment.
+    except OSError as error:
+      raise InputError(
+        target,
+        f"cannot be read ({error.strerror}), and would be replaced.",
+        "change its permissions, or --out.",
+      ) from error
     foreign = sorted(set(held) - _files_of(case))
     if foreign:
       raise InputError(
@@ -189,12 +200,15 @@ def check_target(out: pathlib.Path, case: str) -> None:
         "choose another --out.",
       )
   above = _existing(out)
-  if not above.is_dir():
+  if not os.path.isdir(above):
     raise OutputError(out, f"{above} is not a folder.", "change --out.")
   if not os.access(above, os.W_OK | os.X_OK):
     raise OutputError(
       out, f"{above} is not writable.", "change its permissions, or --out."
     )
+  new = out.relative_to(above).parts
+  if any(len(os.fsencode(name)) > room + _LONGEST for name in new):
+    raise OutputError(out, "has a name that is too long.", "change --out.")
 
 
 def _files_of(case: str) -> set[str]:
@@ -219,7 +233,7 @@ def room_for_names(out: pathlib.Path) -> int:
 
 def _existing(folder: pathlib.Path) -> pathlib.Path:
   """The folder, or the nearest above it that is there."""
-  while not folder.exists() and folder != folder.parent:
+  while not os.path.exists(folder) and folder != folder.parent:
     folder = folder.parent
   return folder
 
@@ -280,6 +294,8 @@ def drop_leftovers(out: pathlib.Path) -> None:
   Args:
     out: folder of all cases; it need not be there yet.
   """
+  if not os.path.isdir(out):
+    return
   for path in (*out.glob(PARTS), *out.glob(f"{FAILURES}/{PARTS}")):
     with contextlib.suppress(OSError):
       if path.is_file() and _is_stale(path):

@@ -226,7 +226,7 @@ class _Task:
 
 def _summarise(folder: pathlib.Path) -> str:
   """Writes the summary; gives the fault if it cannot be written."""
-  if not folder.is_dir():
+  if not os.path.isdir(folder):
     return ""
   try:
     write_summary(folder)

@@ -98,7 +98,7 @@ def _look(folder: pathlib.Path) -> list[tuple[str, int]]:
 def _records(folder: pathlib.Path) -> list[pathlib.Path]:
   cases = [p for p in folder.glob("*/run.json") if p.parent.name[0] != "."]
   # The failures last: what a case says of itself is older.
-  return [*sorted(cases), *sorted((folder / FAILURES).glob("*.json"))]
+  return [*sorted(cases), *sorted(folder.glob(f"{FAILURES}/*.json"))]
 
 
 def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:
