@@ -160,7 +160,7 @@ def test_every_command_has_help(command, capsys):
     ),
     (["predict", "x.nii", "--out", "o", "--index", "one"], "invalid int"),
     (["predict", "x.nii", "--out", "o", "--hu-offset", "a"], "--hu-offset"),
-    (["predict", "x.nii", "--out", "o", "--hu-offset", "9999999"], "32768"),
+    (["predict", "x.nii", "--out", "o", "--hu-offset", "9999999"], "65536"),
     (["prepare", "--out"], "--out"),
     (["split", "s"], "--out"),
     (["split", "s", "--out", "f", "--fractions", "1,2"], "three numbers"),

@@ -106,8 +106,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _offset(text: str) -> int:
   value = int(text)
-  if abs(value) > 32768:
-    raise argparse.ArgumentTypeError(f"{value} is beyond -32768..32768")
+  if abs(value) > 65536:
+    raise argparse.ArgumentTypeError(f"{value} is beyond -65536..65536")
   return value
 
 

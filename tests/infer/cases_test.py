@@ -18,6 +18,7 @@ import pytest
 from vf_jax import cli
 from vf_jax.errors import InputError, OutputError
 from vf_jax.evaluate.metrics.overlap import dice
+from vf_jax.hounsfield import _OFFSETS
 from vf_jax.infer.cases import check_target, predict_file
 from vf_jax.infer.predictor import Predictor
 from vf_jax.io.centroids import read_centroids
@@ -274,6 +275,7 @@ def test_a_lost_intercept_is_refused_and_mended_by_the_option(
   with pytest.raises(InputError, match="-1024") as caught:
     predict_file(oracle, path, out, no_report)
   assert caught.value.source == str(path)
+  assert caught.value.fix.startswith("--hu-offset -1024")
   assert not out.exists()
   result = predict_file(
     oracle, path, out, no_report, InputOptions(hu_offset=-1024)
@@ -281,6 +283,14 @@ def test_a_lost_intercept_is_refused_and_mended_by_the_option(
   np.testing.assert_array_equal(result.mask, written[1].mask)
   for v, w in zip(result.vertebrae, written[1].vertebrae, strict=True):
     assert v.mean_hu == pytest.approx(w.mean_hu)
+
+
+@pytest.mark.parametrize("offset", _OFFSETS)
+def test_the_option_takes_every_offset_that_is_advised(
+  tmp_path, predict, capsys, offset
+):
+  missing = tmp_path / "missing.nii"
+  assert predict(missing, "--out", tmp_path, "--hu-offset", offset) == 3
 
 
 def test_an_offset_saturates_and_does_not_wrap(tmp_path, make_ct, oracle):

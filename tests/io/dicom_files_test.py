@@ -115,7 +115,7 @@ def test_zip_bombs(tmp_path):
   path = tmp_path / "bomb.zip"
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("a.dcm", bytes(5 << 20))
-  with pytest.raises(InputError, match="the limit is 1,048,576"):
+  with pytest.raises(InputError, match=r"is 1,048,576\..*its folder unpacked"):
     dicom.read(path, max_bytes=1 << 20)
   # The directory promises more than any stream of that length can give.
   data = bytearray(path.read_bytes())

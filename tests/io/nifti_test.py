@@ -474,7 +474,7 @@ def test_row_43_whole_body_at_half_a_millimetre(save, monkeypatch, dtype, fits):
 
 def test_row_30_byte_cap(save):
   path = save(encode(np.full((100, 100, 100), -1000, np.int16)))
-  refused(path, "the limit is 1,000,000", max_bytes=1_000_000)
+  refused(path, "the limit is 1,000,000.*crop", max_bytes=1_000_000)
   assert nifti.read(path, max_bytes=2_000_400).voxels.min() == -1000
 
 
@@ -526,7 +526,7 @@ def test_row_36_4d_asks_for_an_index(save):
     save(encode(series)),
     save(encode(series.reshape(6, 5, 4, 1, 3)), "5d.nii.gz"),
   ):
-    assert "index 0 to 2" in refused(path, "3 volumes").fix
+    assert "--index 0 to 2" in refused(path, "3 volumes").fix
     for index in range(3):
       got = nifti.read(path, index=index).voxels
       np.testing.assert_array_equal(got, series[..., index])

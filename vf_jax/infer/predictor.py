@@ -143,7 +143,9 @@ class Predictor:
     began = time.monotonic()
     check = check_hounsfield(volume)
     if check.refused:
-      raise InputError(case, check.message)
+      offset = f"{check.offset:.0f}"
+      fix = f"--hu-offset {offset} adds it." if check.offset else ""
+      raise InputError(case, check.message, fix)
     notes = list(volume.warnings)
     if check.verdict != "ok":
       notes.append(check.message)

@@ -245,7 +245,8 @@ def _check_size(count: int, max_bytes: int, name: str) -> None:
   """Refuses what is too large, before anything is allocated."""
   if count * 2 > max_bytes:
     fault = f"declares {count:,} voxels; the limit is {max_bytes:,} bytes."
-    raise InputError(name, fault, "raise max_bytes if the memory is there.")
+    fix = "give the slices of the spine alone, or a coarser reconstruction."
+    raise InputError(name, fault, fix)
 
 
 def _voxels(

@@ -66,7 +66,7 @@ class _Archive(Files):
   """
 
   def __init__(self, archive: zipfile.ZipFile, path: str, max_bytes: int):
-    self._archive, self._max_bytes = archive, max_bytes
+    self._archive = archive
     self._infos = []
     for info in archive.infolist():
       if info.is_dir():
@@ -96,7 +96,7 @@ class _Archive(Files):
       raise InputError(
         path,
         f"holds {total:,} bytes unpacked; the limit is {max_bytes:,}.",
-        "pack one series, or raise max_bytes if the memory is there.",
+        "pack one series alone, or give its folder unpacked.",
       )
 
   def open(self, number: int, whole: bool = False) -> io.BufferedIOBase:

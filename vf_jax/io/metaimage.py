@@ -167,7 +167,7 @@ def _load(
 
 def _frame(header: MetaHeader, index: int | None, name: str) -> int:
   """Which volume of the file to take."""
-  fix = f"choose one with index 0 to {header.frames - 1}."
+  fix = f"choose one with --index 0 to {header.frames - 1}."
   if index is None and header.frames > 1:
     raise InputError(name, f"holds {header.frames} volumes.", fix)
   if not 0 <= (index or 0) < header.frames:
@@ -216,7 +216,7 @@ def _voxels(
     raise InputError(
       name,
       f"{declared}; the limit is {max_bytes:,}.",
-      "crop the scan, or raise max_bytes if the memory is there.",
+      "crop the scan, or resample it to larger voxels.",
     )
   if held > total and not header.compressed:
     raise InputError(

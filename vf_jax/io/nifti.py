@@ -157,13 +157,13 @@ def _frame(header: NiftiHeader, index: int | None, name: str) -> int:
     raise InputError(
       name,
       f"holds {header.frames} volumes.",
-      f"choose one with index 0 to {header.frames - 1}.",
+      f"choose one with --index 0 to {header.frames - 1}.",
     )
   if not 0 <= index < header.frames:
     raise InputError(
       name,
       f"has no volume {index}: it holds {header.frames}.",
-      f"choose one with index 0 to {header.frames - 1}.",
+      f"choose one with --index 0 to {header.frames - 1}.",
     )
   return index
 
@@ -187,7 +187,7 @@ def _check_size(
     raise InputError(
       stream.name,
       f"{declared}, {needed:,} bytes; the limit is {max_bytes:,}.",
-      "crop the scan, or raise max_bytes if the memory is there.",
+      "crop the scan, or resample it to larger voxels.",
     )
 
 
