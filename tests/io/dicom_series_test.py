@@ -189,7 +189,7 @@ def test_a_choice_of_series_is_listed_and_taken(tmp_path):
   assert not any(info.fault for info in infos)
 
 
-def test_localizers_and_short_series_do_not_matter(tmp_path):
+def test_localizers_do_not_matter_and_short_series_are_told(tmp_path):
   place(tmp_path / "a")
   place(
     tmp_path / "scout",
@@ -207,7 +207,15 @@ def test_localizers_and_short_series_do_not_matter(tmp_path):
     step=(0, 0, 0),
     SeriesInstanceUID=SERIES + ".4",
   )
-  np.testing.assert_array_equal(dicom.read(tmp_path).voxels, hounsfield())
+  with pytest.warns(InputWarning, match="passed over"):
+    volume = dicom.read(tmp_path)
+  np.testing.assert_array_equal(volume.voxels, hounsfield())
+  assert volume.warnings == (
+    "1 other series of fewer than 10 slices was passed over: "
+    f"{SERIES}.2: 'SPINE 2.5', 3 slices of 0.5 x 0.75 x {GAP:g} mm.",
+  )
+  # Whoever names the series needs not be told.
+  assert dicom.read(tmp_path, series=SERIES).warnings == ()
   faults = {info.uid: info.fault for info in dicom.list_series(tmp_path)}
   assert set(faults) == {SERIES, SERIES + ".2", SERIES + ".4"}
   assert "where another one is" in faults[SERIES + ".4"]

@@ -37,6 +37,7 @@ from vf_jax.io.dicom_series import (
   arrange,
   choose,
   describe,
+  passed_over,
   stacks_of,
 )
 from vf_jax.io.nifti import MAX_BYTES
@@ -91,6 +92,8 @@ def read(
     stack = choose(stacks, series, name)
     slices, grid, notes = arrange(stack, name)
     notes += _left_out(stacks, passed, stack)
+    if series is None:
+      notes += passed_over(stacks, stack)
     _check_size(math.prod(grid.shape), max_bytes, name)
     check_decoders((header.syntax for header, _ in slices), name)
     voxels = _voxels(files, slices, grid.shape, name, notes)

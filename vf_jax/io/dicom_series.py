@@ -199,6 +199,31 @@ def choose(
   )
 
 
+def passed_over(stacks: Sequence[Stack], chosen: Stack) -> list[str]:
+  """Tells what `choose` took for too short to be meant.
+
+  Args:
+    stacks: from `stacks_of`.
+    chosen: the one taken, when no series was asked for.
+
+  Returns:
+    A note if there are other series of several slices, which might be meant
+    all the same; those of the chosen series are another matter.
+  """
+  uid = chosen.uid.split("#")[0]
+  others = [
+    stack
+    for stack in stacks
+    if stack.places >= MIN_SLICES and stack.uid.split("#")[0] != uid
+  ]
+  if not others:
+    return []
+  return [
+    f"{len(others)} other series of fewer than {_VOLUME_SLICES} slices "
+    f"{'was' if len(others) == 1 else 'were'} passed over: {_listed(others)}."
+  ]
+
+
 def _listed(stacks: Sequence[Stack], most: int = 12) -> str:
   further = f"; and {len(stacks) - most} more" if len(stacks) > most else ""
   return "; ".join(str(describe(stack)) for stack in stacks[:most]) + further
