@@ -106,6 +106,30 @@ def test_the_index_reaches_metaimage(tmp_path):
     np.testing.assert_array_equal(volume.voxels, both[..., index])
 
 
+def test_an_index_is_refused_for_dicom(files):
+  for path in files["dicom"]:
+    with pytest.raises(InputError, match=r"no volumes .*--series"):
+      read_ct(path, InputOptions(index=0))
+
+
+@pytest.mark.parametrize(
+  ("dtype", "values", "shifted"),
+  [
+    # Warnings are errors, and NumPy warns of what 16 bits of float cannot hold.
+    (np.uint8, [0, 7, 255], [-1024, -1017, -769]),
+    (np.int8, [-128, 0, 127], [-1152, -1024, -897]),
+    (np.int32, [-(10**9), 5, 10**9], [-32768, -1019, 32767]),
+    (np.float32, [-40000.0, 0.6, 40000.0], [-32768, -1023, 32767]),
+  ],
+)
+def test_an_offset_is_exact_in_every_type(tmp_path, dtype, values, shifted):
+  voxels = np.tile(np.array(values, dtype), (3, 3, 1))
+  nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "x.nii")
+  moved = read_ct(tmp_path / "x.nii", InputOptions(hu_offset=-1024)).voxels
+  assert moved.dtype == np.int16
+  assert moved[0, 0].tolist() == shifted
+
+
 def test_links_to_nothing_and_to_themselves(tmp_path):
   (tmp_path / "loop.nii").symlink_to(tmp_path / "loop.nii")
   (tmp_path / "gone.nii").symlink_to(tmp_path / "nowhere.nii")

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from vf_jax.errors import InputError
 from vf_jax.io import nifti
 from vf_jax.io.sniff import HEAD_BYTES, is_dicom
 from vf_jax.io.stream import open_bytes
@@ -30,7 +31,7 @@ class InputOptions:
   Attributes:
     assume_orientation: axis codes for NIfTI and MetaImage files without any,
       e.g. 'LPS'; DICOM always has them.
-    index: volume of a 4D NIfTI or MetaImage file.
+    index: volume of a 4D NIfTI or MetaImage file; refused for DICOM.
     hu_offset: added to the voxels, for files without their rescale intercept.
     series: UID of a DICOM series, or the end of it, where there are several;
       other formats have none.
@@ -98,7 +99,8 @@ def read_ct(
     The volume on its own grid.
 
   Raises:
-    InputError: if the content is damaged, incomplete or ambiguous.
+    InputError: if the content is damaged, incomplete or ambiguous, or an index
+      is given for DICOM.
 
   Units:
     HU; affine in mm, RAS+.
@@ -107,6 +109,12 @@ def read_ct(
   if kind == "dicom":
     from vf_jax.io import dicom
 
+    if options.index is not None:
+      raise InputError(
+        path,
+        "is DICOM, which has no volumes to choose by --index.",
+        "leave it out; --series chooses one of several series.",
+      )
     volume = dicom.read(path, options.series)
   elif kind == "metaimage":
     from vf_jax.io import metaimage
@@ -126,7 +134,9 @@ def _shift(volume: Volume, offset: int) -> Volume:
   limits = np.iinfo(np.int16)
   shifted = empty(volume.voxels.shape, np.int16)
   for part in slabs(shifted, volume.voxels):
-    wide = np.clip(np.rint(volume.voxels[..., part]), -(10**6), 10**6)
-    wide = wide.astype(np.int32) + offset
+    values = volume.voxels[..., part]
+    if values.dtype.kind == "f":
+      values = np.rint(np.clip(values.astype(np.float64), -(10**6), 10**6))
+    wide = values.astype(np.int64) + offset
     shifted[..., part] = np.clip(wide, limits.min, limits.max)
   return dataclasses.replace(volume, voxels=shifted)
