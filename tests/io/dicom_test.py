@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -385,6 +386,28 @@ def test_damaged_headers_never_crash(tmp_path):
     except InputError:
       refused += 1
   assert refused > 20
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_empty_marks_are_passed_over_and_told(tmp_path, packed):
+  folder = place(tmp_path / "a")
+  for name in ("DONE", "_SUCCESS", "case_001.done"):
+    (folder / name).touch()
+  path = shutil.make_archive(folder, "zip", folder) if packed else folder
+  with pytest.warns(InputWarning, match="3 empty files"):
+    volume = dicom.read(path)
+  assert volume.warnings == ("3 empty files were passed over.",)
+  np.testing.assert_array_equal(volume.voxels, hounsfield())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["x.dcm", "LAST.IMA", "IM013", "1.2.840.13"])
+def test_an_empty_slice_is_refused(tmp_path, packed, name):
+  folder = place(tmp_path / "a")
+  (folder / name).touch()
+  path = shutil.make_archive(folder, "zip", folder) if packed else folder
+  with pytest.raises(InputError, match=name):
+    dicom.read(path)
 
 
 def test_other_content_under_a_slice_name_is_refused(tmp_path):

@@ -18,6 +18,7 @@ import numpy as np
 from vf_jax.errors import InputError, warn_input
 from vf_jax.io.dicom_files import Files, open_files
 from vf_jax.io.dicom_headers import (
+  EMPTY,
   Frame,
   Header,
   Passed,
@@ -224,7 +225,7 @@ def _stacks(files: Files, name: str) -> tuple[list[Stack], Passed]:
 def _left_out(
   stacks: Sequence[Stack], passed: Passed, chosen: Stack
 ) -> list[str]:
-  """What of the series is not in the volume."""
+  """What of the files that may be of the series is not in the volume."""
   uid = chosen.uid.split("#")[0]
   notes = [
     f"{count} {kind} of the same series are left out."
@@ -241,6 +242,8 @@ def _left_out(
       f"{count} images of the same series differ in plane or size and are "
       "left out."
     )
+  if passed[EMPTY, ""]:
+    notes.append(f"{passed[EMPTY, '']} empty files were passed over.")
   return notes
 
 

@@ -48,6 +48,14 @@ class Files(abc.ABC):
       InputError: if it cannot be opened.
     """
 
+  @abc.abstractmethod
+  def is_empty(self, number: int) -> bool:
+    """Whether a file is there, but holds nothing.
+
+    Args:
+      number: which file.
+    """
+
 
 class _Folder(Files):
   """All files below a folder, or a single file."""
@@ -57,6 +65,12 @@ class _Folder(Files):
 
   def open(self, number: int, whole: bool = False) -> io.BufferedIOBase:
     return cast(io.BufferedIOBase, open_bytes(self.names[number]))
+
+  def is_empty(self, number: int) -> bool:
+    try:
+      return os.path.getsize(self.names[number]) == 0
+    except OSError:
+      return False  # `open` says what is wrong
 
 
 class _Archive(Files):
@@ -117,6 +131,9 @@ class _Archive(Files):
       raise InputError(
         name, f"is damaged: {error}.", "pack it anew."
       ) from error
+
+  def is_empty(self, number: int) -> bool:
+    return self._infos[number].file_size == 0
 
 
 def _is_hidden(part: str) -> bool:

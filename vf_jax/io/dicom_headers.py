@@ -13,6 +13,7 @@ import collections
 import dataclasses
 import importlib
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -58,6 +59,11 @@ _TAGS = [
 
 Passed = collections.Counter[tuple[str, str]]
 """How many files were passed over, by kind and series."""
+
+EMPTY = "empty files"
+"""Kind of those that hold nothing; slices are not among them by their names."""
+
+_SUFFIXES = (".dcm", ".ima", ".dicom")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,12 +159,16 @@ def read_headers(files: Files, source: str) -> tuple[list[Header], Passed]:
     The headers, and what was passed over.
 
   Raises:
-    InputError: if a file is DICOM but damaged.
+    InputError: if a file is DICOM but damaged, or a slice by its name but
+      empty.
   """
   pydicom = import_pydicom(source)
   headers: list[Header] = []
   passed: Passed = collections.Counter()
   for number, name in enumerate(files.names):
+    if files.is_empty(number) and not _is_named_as_slice(name):
+      passed[EMPTY, ""] += 1
+      continue
     try:
       with files.open(number) as file:
         head = file.read(1024)
@@ -190,11 +200,20 @@ def read_headers(files: Files, source: str) -> tuple[list[Header], Passed]:
   return headers, passed
 
 
+def _is_named_as_slice(name: str) -> bool:
+  """Tells slices (x.dcm, IM1, 1.2.840) from marks (DONE, case_1.done)."""
+  base = os.path.basename(name).lower()
+  _, suffix = os.path.splitext(base)
+  if suffix[1:].isalpha():
+    return suffix in _SUFFIXES
+  return any(map(str.isdigit, base))
+
+
 def _check_foreign(head: bytes, name: str) -> None:
   """Refuses what was a slice once: to pass it over would shorten the scan."""
   if not head.strip(b"\x00"):
     raise InputError(name, f"is {len(head)} zeros or more.", _REFETCH)
-  if name.lower().endswith((".dcm", ".ima", ".dicom")):
+  if name.lower().endswith(_SUFFIXES):
     known = foreign_format(head)
     fault = f"this is {known[0]}, not DICOM." if known else "is no DICOM file."
     raise InputError(name, fault, known[1] if known else _REFETCH)
