@@ -40,6 +40,10 @@ ROWS: tuple[tuple[str, ...], ...] = (
     "--mesh", "data=1,fsdp=4",
   ),
   (
+    "--config", "configs/fast.py:B", "--for", "v5e:2x2", "--batch", "32",
+    "--set", "train.micro_batches=4",
+  ),
+  (
     "--config", "configs/fast.py:B", "--for", "v5e:1x1", "--batch", "1",
     *_LARGE,
   ),
