@@ -17,11 +17,12 @@ def named(bodies, above=None, below=None):
     [BY_NAME[b].order if b != "-" else -1 for b in bodies.split()], int
   )
   sure = np.linspace(0.6, 0.9, len(orders))
-  levels, confidence = name_pieces(orders, sure, (above, below))
+  levels, confidence, notes = name_pieces(orders, sure, (above, below))
   assert len(levels) == len(confidence)
   assert not len(sure) or confidence[0] == sure[0]
   assert not len(sure) or confidence[-1] == sure[-1]
-  return " ".join("-" if i < 0 else VERTEBRAE[i].name for i in levels)
+  names = " ".join("-" if i < 0 else VERTEBRAE[i].name for i in levels)
+  return (names, *notes) if notes else names
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,14 @@ def test_pieces_have_the_usual_level_beside_their_neighbour(
 
 
 def test_what_the_end_of_the_scan_does_not_cut_is_other_bone():
-  assert named("L1 L2", False, False) == "- L1 L2 -"
+  assert named("L1 L2", False, False) == (
+    "- L1 L2 -",
+    "Bone above L1 that no end of the scan cuts was left out.",
+    "Bone below L2 that no end of the scan cuts was left out.",
+  )
+  # Skull and sacrum are where they belong.
+  assert named("C1 C2", False, None) == "- C1 C2"
+  assert named("L4 L5", None, False) == "L4 L5 -"
   # Above C2 there is C1 and nothing else.
   assert named("C2 C3", False, None) == "C1 C2 C3"
 
@@ -76,5 +84,7 @@ def test_an_end_is_one_of_the_scan_itself(row, turned):
 
 
 def test_nothing_to_number_leaves_pieces_without_a_level():
-  levels, confidence = name_pieces(np.zeros(0, int), np.zeros(0), (None, None))
-  assert len(levels) == len(confidence) == 0
+  levels, confidence, notes = name_pieces(
+    np.zeros(0, int), np.zeros(0), (None, None)
+  )
+  assert len(levels) == len(confidence) == len(notes) == 0

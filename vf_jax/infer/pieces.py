@@ -27,7 +27,9 @@ def name_pieces(
   levels: Int[np.ndarray, " bodies"],
   confidence: Float[np.ndarray, " bodies"],
   cut: tuple[bool | None, bool | None],
-) -> tuple[Int[np.ndarray, " instances"], Float[np.ndarray, " instances"]]:
+) -> tuple[
+  Int[np.ndarray, " instances"], Float[np.ndarray, " instances"], list[str]
+]:
   """Adds the pieces at both ends to the levels of the bodies.
 
   Args:
@@ -38,20 +40,26 @@ def name_pieces(
       an end of the scan cuts it; None if there is no piece.
 
   Returns:
-    Both with the pieces; one that is no vertebra has -1. It is as sure as its
-    neighbour.
+    Both with the pieces, each as sure as its neighbour; one that is no vertebra
+    has -1. And sentences for people.
   """
+  notes = []
   for side, step in ((0, _UPWARD), (-1, -_UPWARD)):
     if cut[side] is None or not len(levels):
       continue
     level = _beside(int(levels[side]), step)
     # Above C2 nothing else can be, cut or not.
-    if not cut[side] and level != _ATLAS:
+    if level >= 0 and not cut[side] and level != _ATLAS:
+      beside = VERTEBRAE[int(levels[side])].name
+      notes.append(
+        f"Bone {'below' if side else 'above'} {beside} that no end of the scan "
+        "cuts was left out."
+      )
       level = -1
     place = len(levels) if side else 0
     levels = np.insert(levels, place, level)
     confidence = np.insert(confidence, place, confidence[side])
-  return levels, confidence
+  return levels, confidence, notes
 
 
 def _beside(level: int, step: int) -> int:

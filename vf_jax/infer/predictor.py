@@ -183,7 +183,8 @@ class Predictor:
     # What is as large as the scan goes as soon as it can.
     del outputs, found
     levels, confidence = self._number(image, spacing, centres[bodies], notes)
-    levels, confidence = name_pieces(levels, confidence, (above, below))
+    levels, confidence, lost = name_pieces(levels, confidence, (above, below))
+    notes += lost
     del image
     mask = carry_back(
       region, levels, grid, volume.grid, self.config.predict.threshold
