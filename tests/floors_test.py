@@ -61,7 +61,7 @@ def test_imports_point_down(path):
   ("tool", "owner"),
   [
     ("orbax", "train/checkpoint.py"),
-    ("grain.experimental", "data/pipeline.py"),
+    ("grain", "data/pipeline.py"),
     ("jax.shard_map", "parallel"),
     ("nibabel", "io"),
     ("pydicom", "io/dicom"),

@@ -52,23 +52,23 @@ class _Device(NamedTuple):
 
 
 @pytest.mark.parametrize(
-  ("rows", "shares"),
+  ("rows", "read"),
   [
-    ([[(None, None)]], [(0, 1)]),  # one process
-    ([[(None, None)], [(None, None)]], [(0, 1), (0, 1)]),  # all share crops
-    ([[(0, 2), (2, 4)], [(4, 6), (6, 8)]], [(0, 2), (1, 2)]),
-    ([[(0, 4), (0, 4)], [(4, 8), (4, 8)]], [(0, 2), (1, 2)]),
+    ([[(None, None)]], ["01234567"]),  # one process
+    ([[(None, None)], [(None, None)]], ["01234567"] * 2),  # all share crops
+    ([[(0, 2), (2, 4)], [(4, 6), (6, 8)]], ["0123", "4567"]),
+    ([[(0, 4), (0, 4)], [(4, 8), (4, 8)]], ["0123", "4567"]),
     # As the rings of a torus of TPUs lie.
-    ([[(0, 2), (4, 6)], [(2, 4), (6, 8)]], [(0, 2), (1, 2)]),
-    ([[(0, 2), (6, 8)], [(0, 2), (6, 8)], [(2, 6)]], [(0, 2)] * 2 + [(1, 2)]),
+    ([[(0, 2), (4, 6)], [(2, 4), (6, 8)]], ["0145", "2367"]),
+    ([[(0, 2), (6, 8)], [(0, 2), (6, 8)], [(2, 6)]], ["0167"] * 2 + ["2345"]),
   ],
 )
-def test_a_process_reads_what_its_devices_hold(monkeypatch, rows, shares):
+def test_a_process_reads_what_its_devices_hold(monkeypatch, rows, read):
   monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Rows(*rows))
   mesh = make_mesh(MESH)
-  for process, share in enumerate(shares):
+  for process, own in enumerate(read):
     monkeypatch.setattr(jax, "process_index", lambda index=process: index)
-    assert sharding.data_shard(mesh, 8) == share
+    assert sharding.data_rows(mesh, 8) == tuple(map(int, own))
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_a_process_reads_what_its_devices_hold(monkeypatch, rows, shares):
 def test_rows_that_are_no_share_are_refused(monkeypatch, rows):
   monkeypatch.setattr(sharding, "batch_sharding", lambda mesh: _Rows(*rows))
   with pytest.raises(ConfigError, match="hold are no share of it"):
-    sharding.data_shard(make_mesh(MESH), 8)
+    sharding.data_rows(make_mesh(MESH), 8)

@@ -11,11 +11,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grain
-import grain.experimental
 import numpy as np
 from absl import flags
 
@@ -27,6 +26,7 @@ from vf_jax.multispine.splits import find_leaks, read_split
 from vf_jax.multispine.store import Store
 
 _EPOCH = 1 << 20  # elements per repetition; their number has no meaning
+_STATE = "global_next_index"
 
 
 class _Read(grain.transforms.RandomMap):
@@ -50,6 +50,75 @@ class _Read(grain.transforms.RandomMap):
   ) -> dict[str, np.ndarray]:
     target = self._targets.draw(rng)
     return self._reader(self._store.case(target.case), target, rng)
+
+
+class _Rows(grain.MapDataset):
+  """Elements of a dataset that are given rows of batches of it."""
+
+  def __init__(
+    self, parent: grain.MapDataset, start: int, batch: int, rows: Sequence[int]
+  ):
+    super().__init__(parent)
+    self._start, self._batch, self._rows = start, batch, tuple(rows)
+
+  def __len__(self) -> int:
+    batches = (len(self.parents[0]) - self._start) // self._batch
+    return batches * len(self._rows)
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self.slice(index)
+    step, place = divmod(index, len(self._rows))
+    position = self._start + step * self._batch + self._rows[place]
+    return self.parents[0][position]
+
+
+class _Batches:
+  """Iterator over some rows of every batch, whose state is a global position.
+
+  NOTE: not `grain.experimental.ElasticIterator`, which gives host i of N the
+  rows i, i + N, ...: devices hold rows that are neighbours, so these would lie
+  elsewhere in the global batch than on one host.
+  """
+
+  def __init__(
+    self,
+    dataset: grain.MapDataset,
+    batch: int,
+    rows: Sequence[int],
+    read: grain.ReadOptions,
+    workers: grain.MultiprocessingOptions | None,
+  ):
+    self._dataset, self._batch, self._rows = dataset, batch, rows
+    self._read, self._workers = read, workers
+    self._next = 0
+    self._open: Any = None
+
+  def __iter__(self) -> _Batches:
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    if self._open is None:
+      own = _Rows(self._dataset, self._next, self._batch, self._rows)
+      stream = own.batch(len(self._rows)).to_iter_dataset(self._read)
+      if self._workers is not None:
+        stream = stream.mp_prefetch(self._workers)
+      self._open = iter(stream)
+    found = next(self._open)
+    self._next += self._batch
+    return found
+
+  def get_state(self) -> dict[str, int]:
+    return {_STATE: self._next}
+
+  def set_state(self, state: Mapping[str, int]) -> None:
+    self.close()
+    self._next = state[_STATE]
+
+  def close(self) -> None:
+    if self._open is not None:
+      self._open.close()
+    self._open = None
 
 
 def domain_names(store: Store) -> tuple[str, ...]:
@@ -107,19 +176,20 @@ def make_batches(
   store: Store,
   config: Config,
   cases: Sequence[int] | None = None,
-  shard: tuple[int, int] | None = None,
+  rows: Sequence[int] | None = None,
 ) -> Any:
-  """Builds the iterator over this process' share of the global batches.
+  """Builds the iterator over this process' rows of the global batches.
 
-  Of a global batch of B windows and N hosts, host i reads those at positions
-  i, i + N, ...
+  Row k of global batch n is the window at position n * `data.batch` + k,
+  whoever reads it.
 
   Args:
     store: the prepared cases.
     config: the experiment.
     cases: places in the store of the cases to draw from; None takes
       `data.part` of `data.split`.
-    shard: (place, number) of this host; None asks JAX.
+    rows: of a global batch that this process reads (`sharding.data_rows`),
+      ascending; None reads all.
 
   Returns:
     An iterator of dicts (fields of `augment.patches.Patches`) with
@@ -128,22 +198,11 @@ def make_batches(
 
   Raises:
     InputError: if the split cannot be read.
-    ConfigError: if shares or hosts do not fit.
+    ConfigError: if shares do not fit or the part has no case.
   """
   data = config.data
   if cases is None:
     cases = cases_of_part(store, data.split, data.part)
-  hosts = (
-    grain.sharding.ShardByJaxProcess(drop_remainder=True)
-    if shard is None
-    else grain.sharding.ShardOptions(*shard, drop_remainder=True)
-  )
-  if data.batch % hosts.shard_count:
-    raise ConfigError(
-      f"data.batch={data.batch} does not divide among {hosts.shard_count} "
-      f"hosts. Fix: data.batch="
-      f"{-(-data.batch // hosts.shard_count) * hosts.shard_count}."
-    )
   if data.workers and not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's workers read flags of their own
   reader = window_reader(
@@ -155,18 +214,16 @@ def make_batches(
     .repeat(None)
     .random_map(_Read(store, Targets(store, data, cases), reader))
   )
-  return iter(
-    grain.experimental.ElasticIterator(
-      dataset,
-      data.batch,
-      hosts,
-      read_options=grain.ReadOptions(
-        num_threads=data.threads, prefetch_buffer_size=data.prefetch
-      ),
-      multiprocessing_options=grain.MultiprocessingOptions(
-        num_workers=data.workers, per_worker_buffer_size=data.prefetch
-      )
-      if data.workers
-      else None,
+  return _Batches(
+    dataset,
+    data.batch,
+    range(data.batch) if rows is None else rows,
+    grain.ReadOptions(
+      num_threads=data.threads, prefetch_buffer_size=data.prefetch
+    ),
+    grain.MultiprocessingOptions(
+      num_workers=data.workers, per_worker_buffer_size=data.prefetch
     )
+    if data.workers
+    else None,
   )

@@ -162,11 +162,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(LOGICAL["batch"]))
 
 
-def data_shard(mesh: Mesh, batch: int) -> tuple[int, int]:
-  """Which share of every global batch this process reads.
+def data_rows(mesh: Mesh, batch: int) -> tuple[int, ...]:
+  """Which rows of every global batch this process reads.
 
   Processes whose devices hold the same rows, because `tensor` or `context`
-  goes across them, read the same share. Rows of a share need not be neighbours:
+  goes across them, read the same. The rows of a process need not be neighbours:
   on a torus of TPUs those of one host are not.
 
   Args:
@@ -174,7 +174,7 @@ def data_shard(mesh: Mesh, batch: int) -> tuple[int, int]:
     batch: rows of a global batch, which `data` x `fsdp` divides.
 
   Returns:
-    Place, from 0, and number of shares.
+    The rows, ascending.
 
   Raises:
     ConfigError: if the rows of this process are no share.
@@ -191,8 +191,7 @@ def data_shard(mesh: Mesh, batch: int) -> tuple[int, int]:
       "make mesh.tensor x mesh.context a divisor or a multiple of the devices "
       "of a process."
     )
-  own = tuple(sorted(rows[jax.process_index()]))
-  return shares.index(own), len(shares)
+  return tuple(sorted(rows[jax.process_index()]))
 
 
 def constrain(x: Any, *axes: str | None) -> Any:

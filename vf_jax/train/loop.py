@@ -30,7 +30,7 @@ from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.store import Store
 from vf_jax.ops.flash_attention import why_not
 from vf_jax.parallel.mesh import make_mesh
-from vf_jax.parallel.sharding import data_shard, state_shardings
+from vf_jax.parallel.sharding import data_rows, state_shardings
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
 from vf_jax.train.checkpoint import Checkpoints, load
 from vf_jax.train.state import TASK_LOG_VARIANCE, TrainState, adopt, init_state
@@ -78,8 +78,8 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
   first = jax.process_index() == 0  # the one who writes
   with sole_writer(folder) if first else contextlib.nullcontext():
     checkpoints = Checkpoints(folder, config)
-    shard = data_shard(mesh, config.data.batch)
-    batches = make_batches(store, config, shard=shard)
+    rows = data_rows(mesh, config.data.batch)
+    batches = make_batches(store, config, rows=rows)
     try:
       state, start = _start(config, mesh, checkpoints, batches)
       writer = None
