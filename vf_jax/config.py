@@ -50,9 +50,9 @@ class ModelConfig:
     depth: blocks of the transformer.
     heads: attention heads.
     mlp_ratio: hidden width of the MLP over `dim`.
-    attention: 'xla', 'cudnn' (GPUs), 'gpu' or 'tpu' (our kernels for them), or
-      'auto': our kernel on TPUs, on GPUs where it runs and `dtype` is
-      'bfloat16', and 'xla' elsewhere.
+    attention: 'xla', 'cudnn' (GPUs; 'bfloat16' on meshes without `context`),
+      'gpu' or 'tpu' (our kernels for them), or 'auto': our kernel on TPUs, on
+      GPUs where it runs and `dtype` is 'bfloat16', and 'xla' elsewhere.
     identification: bodies are found by offsets and numbered as a sequence;
       without it every voxel gets a level of its own, as in UNETR.
     lesion: whether there is a lesion decoder.

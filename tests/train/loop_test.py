@@ -313,3 +313,22 @@ def test_a_kernel_that_the_devices_lack_is_refused(
   with pytest.raises(ConfigError, match=f"{attention} does not run.*{reason}"):
     train(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  ("dtype", "context", "fix"),
+  [
+    ("float32", 1, r"model\.dtype=bfloat16 or model\.attention=auto"),
+    ("bfloat16", 2, r"mesh\.context=1 or model\.attention=auto"),
+  ],
+)
+def test_what_cudnn_cannot_do_is_refused(
+  test_config, tmp_path, monkeypatch, dtype, context, fix
+):
+  model = dataclasses.replace(test_config.model, attention="cudnn", dtype=dtype)
+  mesh = dataclasses.replace(test_config.mesh, context=context)
+  config = dataclasses.replace(test_config, model=model, mesh=mesh)
+  monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+  with pytest.raises(ConfigError, match=rf"cudnn does not run.*Fix: {fix}\."):
+    train(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()

@@ -96,18 +96,24 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
 
 
 def _check_kernel(config: Config) -> None:
-  """Refuses a kernel of attention that these devices do not have."""
+  """Refuses a kernel of attention that does not run here."""
   wanted, here = config.model.attention, jax.default_backend()
   needs = "gpu" if wanted == "cudnn" else wanted
-  m, reason = config.model, ""
+  m, reason, fix = config.model, "", ""
   if needs in ("gpu", "tpu") and needs != here:
     reason = f"this is a {here}"
   elif wanted == "gpu":
     reason = why_not(m.dim // m.heads, jnp.dtype(m.dtype))
+  elif wanted == "cudnn" and m.dtype == "float32":
+    reason = "cuDNN does not compute in model.dtype=float32"
+    fix = "model.dtype=bfloat16 or "
+  elif wanted == "cudnn" and config.mesh.context > 1:
+    reason = f"it is not divided over mesh.context={config.mesh.context}"
+    fix = "mesh.context=1 or "
   if reason:
     raise ConfigError(
       f"model.attention={wanted} does not run on this device: {reason}. Fix: "
-      "model.attention=auto."
+      f"{fix}model.attention=auto."
     )
 
 
