@@ -61,7 +61,7 @@ def write(folder, config, dices):
   for i, dice in enumerate(dices):
     step = 5 * (i + 1)
     checkpoints.save(
-      small_state(step, step), {"global_next_index": 2 * step}, {"dice": dice}
+      small_state(step, step), {"global_next_index": 2 * step}, dice
     )
   checkpoints.close()
 
@@ -90,6 +90,8 @@ def run(pristine, tmp_path):
     ([0.1, 0.9, 0.2, 0.3, 0.4], [10, 20, 25]),
     ([0.9, 0.1, 0.2, 0.3, 0.95], [20, 25]),
     ([0.5, 0.1, 0.2, 0.3, 0.1], [5, 20, 25]),
+    ([None, 0.3, None, 0.1, 0.2], [10, 20, 25]),
+    ([None, None, None, None], [15, 20]),
   ],
 )
 def test_the_latest_two_and_the_best_are_kept(

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from processes import Process, records
@@ -332,3 +333,26 @@ def test_what_cudnn_cannot_do_is_refused(
   with pytest.raises(ConfigError, match=rf"cudnn does not run.*Fix: {fix}\."):
     train(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
+
+
+def _records(test_config):
+  store = Store(test_config.data.store)
+  return loop._Records(test_config, store, None, 0)
+
+
+def test_what_no_crop_tells_of_is_left_out(test_config):
+  """Instead of a Dice of 0 that a checkpoint would be judged by."""
+  records, one = _records(test_config), jnp.ones(())
+  known = {"loss": (2 * one, one), "grad_norm": (one, one)}
+  nothing = {"dice": (0 * one, 0 * one), "level_accuracy": (0 * one, 0 * one)}
+  cases = np.zeros(1, np.int32)
+  records.add(1, known | nothing, cases)
+  records.close_interval()
+  records.write()
+  assert records.metrics == {"loss": 2, "grad_norm": 1}
+  assert records.dice() is None
+  loop._progress(1, 2, records.metrics, 1.0, 0.0)
+  records.add(2, known | {"dice": (one, 2 * one)}, cases)
+  records.close_interval()
+  records.write()
+  assert records.dice() == 0.5  # the mean of one interval, not of two

@@ -62,7 +62,11 @@ class Checkpoints:
       preservation_policy=keep.AnyPreservationPolicy(
         [
           keep.LatestN(config.train.keep),
-          keep.BestN(get_metric_fn=lambda m: m["dice"], n=1),
+          keep.BestN(
+            get_metric_fn=lambda m: m["dice"],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+          ),
         ]
       ),
       cleanup_tmp_directories=True,
@@ -78,14 +82,15 @@ class Checkpoints:
     self,
     state: TrainState,
     data_state: Mapping[str, Any],
-    metrics: Mapping[str, float],
+    dice: float | None,
   ) -> None:
     """Writes a checkpoint; it appears under its name when it is complete.
 
     Args:
       state: of training, step included.
       data_state: position of the data iterator.
-      metrics: 'dice' decides which checkpoint is the best.
+      dice: decides which checkpoint is the best; None if there is none, which
+        is never the best.
     """
     self._checkpointer.save_checkpointables(
       int(state.step),
@@ -94,7 +99,7 @@ class Checkpoints:
         "data": dict(data_state),
         "config": self._config.to_dict(),
       },
-      metrics=dict(metrics),
+      metrics=None if dice is None else {"dice": dice},
       custom_metadata=_signed(state),
     )
 

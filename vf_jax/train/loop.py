@@ -44,7 +44,7 @@ class Summary:
   Attributes:
     step: last step done.
     finished: False if it was asked to stop earlier (SIGTERM).
-    metrics: of the last log interval.
+    metrics: of the last log interval, without those that no crop told of.
   """
 
   step: int
@@ -234,7 +234,7 @@ def _run(
         records.close_interval()
       if saving:
         records.write()
-        checkpoints.save(state, batches.get_state(), {"dice": records.dice()})
+        checkpoints.save(state, batches.get_state(), records.dice())
         records.restart()
   if sys.stderr.isatty():
     print(file=sys.stderr)
@@ -300,7 +300,8 @@ class _Records:
     # What was read has been computed: the time counts from the last reading.
     now = time.monotonic()
     seconds, self._last = now - self._last, now
-    self._dice.append(self.metrics["dice"])
+    if "dice" in self.metrics:
+      self._dice.append(self.metrics["dice"])
     if self._writer is None:
       return
     step, count = interval.steps[-1][0], len(interval.steps)
@@ -320,9 +321,9 @@ class _Records:
     rest = (steps - step) * elapsed / max(step - self._start, 1)
     _progress(step, steps, self.metrics, speed, rest)
 
-  def dice(self) -> float:
-    """Mean training Dice since the last checkpoint."""
-    return float(np.mean(self._dice))
+  def dice(self) -> float | None:
+    """Mean training Dice since the last checkpoint; None if no crop had one."""
+    return float(np.mean(self._dice)) if self._dice else None
 
   def restart(self) -> None:
     """Starts a new stretch after a checkpoint, whose time does not count."""
@@ -333,7 +334,10 @@ class _Records:
 def _merge(
   pending: list[tuple[int, Any, np.ndarray]], store: Store
 ) -> dict[str, float]:
-  """Adds the sums of several steps; stops at a loss that is no number."""
+  """Adds the sums of several steps; stops at a loss that is no number.
+
+  What nothing in these steps tells of, as no crop annotates it, is left out.
+  """
   totals: dict[str, np.ndarray] = {}
   for step, sums, cases in pending:
     values = jax.device_get(sums)
@@ -349,15 +353,17 @@ def _merge(
     for name, pair in values.items():
       totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, float)
   return {
-    name: float(top / bottom) if bottom > 0 else 0.0
+    name: float(top / bottom)
     for name, (top, bottom) in totals.items()
+    if bottom > 0
   }
 
 
 def _progress(step, steps, metrics, speed, rest) -> None:
+  dice = f"{metrics['dice']:.3f}" if "dice" in metrics else "-    "
   line = (
     f"step {step}/{steps}  loss {metrics['loss']:.4f}  "
-    f"Dice {metrics['dice']:.3f}  {speed:.2f} crops/s  "
+    f"Dice {dice}  {speed:.2f} crops/s  "
     f"ETA {int(rest // 3600)}:{int(rest // 60) % 60:02d}:{int(rest) % 60:02d}"
   )
   if sys.stderr.isatty():
