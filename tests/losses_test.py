@@ -64,6 +64,7 @@ def _batch() -> Batch:
     points=jnp.asarray(points),
     point_levels=jnp.asarray(levels),
     point_mask=jnp.asarray(np.arange(POINTS) < 3)[None].repeat(2, 0),
+    chain_fits=jnp.ones(2, bool),
     boxes=jnp.asarray(boxes),
     box_mask=jnp.asarray([[True, False]] * 2),
     domain=jnp.asarray([0, 2]),
@@ -376,10 +377,11 @@ def test_numbering_is_likelihood_a_point_of_sequences_with_levels():
   loss, sums = term(outputs, batch)
   assert float(loss) == pytest.approx(each.sum() / 6, rel=1e-5)
   assert float(sums["level_accuracy"][1]) == 6
-  second = batch.replace(has_levels=jnp.array([False, True]))
-  loss, sums = term(outputs, second)
-  assert float(loss) == pytest.approx(each[1] / 3, rel=1e-5)
-  assert float(sums["level_accuracy"][1]) == 3
+  for name in ("has_levels", "chain_fits"):
+    second = batch.replace(**{name: jnp.array([False, True])})
+    loss, sums = term(outputs, second)
+    assert float(loss) == pytest.approx(each[1] / 3, rel=1e-5)
+    assert float(sums["level_accuracy"][1]) == 3
 
 
 def test_level_accuracy_counts_right_points():
@@ -400,7 +402,7 @@ def test_a_sequence_that_no_chain_explains_is_harmless_when_left_out():
   chain = outputs.chain
   barred = chain.replace(transitions=chain.transitions.at[1].set(-1e9))
   outputs = outputs.replace(chain=barred)
-  one = batch.replace(has_levels=jnp.array([True, False]))
+  one = batch.replace(chain_fits=jnp.array([True, False]))
   value, _, grads = _grad(outputs, one)
   assert float(value) < 1e3
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))

@@ -43,6 +43,8 @@ class Batch:
     points: detections to be numbered, head to foot, in voxels.
     point_levels: index into `numbering.VERTEBRAE`, -1 = false detection.
     point_mask: True for real slots.
+    chain_fits: whether the levels of the points follow each other closely
+      enough for the chain.
     boxes: lesion centre (voxels; outside the crop if its border cuts the
       lesion) and edge lengths (mm).
     box_mask: True for real slots.
@@ -61,6 +63,7 @@ class Batch:
   points: Float[Array, "batch points 3"]
   point_levels: Int[Array, "batch points"]
   point_mask: Bool[Array, "batch points"]
+  chain_fits: Bool[Array, " batch"]
   boxes: Float[Array, "batch boxes 6"]
   box_mask: Bool[Array, "batch boxes"]
   domain: Int[Array, " batch"]
@@ -278,7 +281,7 @@ def numbering_term(
   """
   assert outputs.chain is not None
   value = outputs.chain.negative_log_likelihood(batch.point_levels)
-  used = batch.has_levels & batch.point_mask.any(axis=1)
+  used = batch.has_levels & batch.chain_fits & batch.point_mask.any(axis=1)
   points = (batch.point_mask & used[:, None]).sum()
   guess, _ = outputs.chain.decode()
   right = (guess == batch.point_levels) & batch.point_mask & used[:, None]

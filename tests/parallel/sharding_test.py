@@ -90,6 +90,7 @@ def _batch(crop) -> Batch:
     points=jnp.asarray(points),
     point_levels=jnp.asarray(levels),
     point_mask=jnp.asarray(np.arange(4) < 2)[None].repeat(BATCH, 0),
+    chain_fits=yes,
     boxes=jnp.full((BATCH, 1, 6), 12.0),
     box_mask=jnp.ones((BATCH, 1), bool),
     domain=jnp.arange(BATCH) % 3,

@@ -197,6 +197,21 @@ def test_without_augmentation_the_middle_comes_out_unchanged(
     np.testing.assert_allclose(plain.points[sample][mask], stated[inside])
 
 
+def test_levels_of_voxels_are_told_where_no_chain_explains_the_points(
+  quick, read, model
+):
+  patches = read(5)
+  top, bottom = (BY_NAME[name].code for name in ("T12", "L2"))
+  swapped = patches.centres.at[:, jnp.array([top, bottom])].set(
+    patches.centres[:, jnp.array([bottom, top])]
+  )
+  cut = quick(lambda patches: centre_crops(patches, model))
+  for centres, fits in ((patches.centres, True), (swapped, False)):
+    batch = cut(patches.replace(centres=centres))
+    assert bool(batch.chain_fits[0]) == fits
+    np.testing.assert_array_equal(batch.has_levels, patches.has_levels)
+
+
 def test_painted_crops_show_bone_where_the_labels_are(batches):
   for patches, _ in batches:
     np.testing.assert_array_equal(patches.painted, [False, True, False, True])

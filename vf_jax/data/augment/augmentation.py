@@ -219,11 +219,12 @@ def _fields(patch, crop: _Crop, image, spacing_mm, point_key, model):
     "points": places,
     "point_levels": levels,
     "point_mask": real,
+    "chain_fits": points.ascends(levels),
     "boxes": jnp.where(inside[:, None], crop.boxes, 0.0),
     "box_mask": inside,
     "domain": patch.domain,
     "has_masks": patch.has_masks,
-    "has_levels": patch.has_levels & points.ascends(levels),
+    "has_levels": patch.has_levels,
     "has_lesions": crop.has_lesions,
     "case": patch.case,
   }
