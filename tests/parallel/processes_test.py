@@ -13,7 +13,7 @@ from vf_jax.config import MeshConfig
 from vf_jax.errors import ConfigError
 from vf_jax.parallel import sharding
 from vf_jax.parallel.mesh import make_mesh
-from vf_jax.parallel.processes import split_further
+from vf_jax.parallel.processes import join, split_further
 
 MESH = MeshConfig(data=1, fsdp=1, tensor=1, context=1)
 
@@ -29,6 +29,21 @@ def test_processes_of_all_runs_take_different_shares(monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda index=process: index)
     shares.append(split_further((run, 3)))
   assert sorted(shares) == [(number, 12) for number in range(1, 13)]
+
+
+def test_who_joins_waits_at_its_exit_for_seconds(monkeypatch):
+  seen = {}
+
+  def newest(num_processes, process_id, shutdown_timeout_seconds=300):
+    seen["newest"] = shutdown_timeout_seconds
+
+  def other(num_processes, process_id):
+    seen["other"] = (num_processes, process_id)
+
+  for initialize in (newest, other):
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    join()
+  assert seen == {"newest": 10, "other": (None, None)}
 
 
 class _Rows:

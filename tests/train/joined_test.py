@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 
 import jax
 import pytest
 from cluster import cluster
 from processes import Process, records
 
+from vf_jax.io.lock import sole_writer
 from vf_jax.train.checkpoint import write_weights
 from vf_jax.train.state import init_state
 
@@ -99,6 +101,18 @@ def test_sigterm_to_one_stops_both_and_they_go_on(
   assert [process.wait() for process in again] == [0, 0], again[0].stderr
   expected, found = numbers(uninterrupted.workdir), numbers(tmp_path / "run")
   assert found[20] == pytest.approx(expected[20], rel=2e-3, abs=1e-4)
+
+
+def test_an_error_in_one_ends_both_soon(join, tmp_path):
+  """Without the 300 s that JAX would have each wait for the other."""
+  with sole_writer(tmp_path / "run"):
+    pair = join("data")
+    while "is being written by another run" not in pair[0].stderr:
+      assert pair[0].popen.poll() is None, pair[0].stderr
+      time.sleep(0.1)
+    failed = time.monotonic()
+    assert all(process.wait() for process in pair)
+  assert time.monotonic() - failed < 30
 
 
 def test_without_a_cluster_it_says_so_and_writes_nothing(programs, tmp_path):

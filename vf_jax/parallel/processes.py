@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from typing import Any
 
 import jax
 from jax.extend.backend import clear_backends
 
 from vf_jax.errors import ConfigError
+
+_PARTING = 10
+"""Seconds that a process which ends waits for the others (JAX: 300)."""
 
 
 def split_further(shard: tuple[int, int]) -> tuple[int, int]:
@@ -59,20 +64,24 @@ def join() -> None:
 
   Who is found, and how, says `meet`. All stay joined to the end: a SIGTERM to
   any of them is told to all (`multihost_utils.reached_preemption_sync_point`).
+  Where one ends by an error JAX aborts the others some seconds later.
 
   NOTE: must be called before anything else of JAX.
 
   Raises:
     ConfigError: if there is no cluster, or the others do not come.
   """
-  _initialize("")
+  # Who fails waits at its exit for the others, which wait for it elsewhere.
+  _initialize("", shutdown_timeout_seconds=_PARTING)
 
 
-def _initialize(otherwise: str) -> None:
+def _initialize(otherwise: str, **timeouts: Any) -> None:
+  known = inspect.signature(jax.distributed.initialize).parameters
   try:
     jax.distributed.initialize(
       num_processes=_number("JAX_NUM_PROCESSES"),
       process_id=_number("JAX_PROCESS_ID"),
+      **{name: timeouts[name] for name in timeouts if name in known},
     )
   except (ValueError, RuntimeError, IndexError) as error:
     said = " ".join(str(error).split()).rstrip(".")
