@@ -17,7 +17,7 @@ from processes import Process, records
 
 from vf_jax.config import MeshConfig, from_dict
 from vf_jax.data.pipeline import make_batches
-from vf_jax.errors import ConfigError, InputError
+from vf_jax.errors import ConfigError, InputError, NonFiniteLossError
 from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.record import ARRAYS, PreparedCase
 from vf_jax.multispine.store import Store
@@ -356,3 +356,16 @@ def test_what_no_crop_tells_of_is_left_out(test_config):
   records.close_interval()
   records.write()
   assert records.dice() == 0.5  # the mean of one interval, not of two
+
+
+def test_one_of_several_processes_says_whose_cases_it_names(
+  test_config, monkeypatch
+):
+  store, one = Store(test_config.data.store), jnp.ones(())
+  sums = {"loss": (jnp.nan * one, one), "grad_norm": (one, one)}
+  step = [(3, sums, np.zeros(1, np.int32))]
+  named = f"cases of its batch%s: {store.names[0]}. Fix: "
+  for count, whose in (1, ""), (2, " that this one of 2 processes read"):
+    monkeypatch.setattr("jax.process_count", lambda count=count: count)
+    with pytest.raises(NonFiniteLossError, match=named % whose):
+      loop._merge(step, store)

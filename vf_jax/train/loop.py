@@ -344,9 +344,11 @@ def _merge(
     loss, norm = (float(values[name][0]) for name in ("loss", "grad_norm"))
     if not (math.isfinite(loss) and math.isfinite(norm)):
       names = ", ".join(sorted({store.names[i] for i in cases}))
+      of = jax.process_count()
+      own = f" that this one of {of} processes read" if of > 1 else ""
       raise NonFiniteLossError(
         f"the loss of step {step} is {loss}, the norm of its gradient {norm}; "
-        f"cases of its batch: {names}. "
+        f"cases of its batch{own}: {names}. "
         "Fix: look at these cases, or lower optim.learning_rate; rerun to "
         "resume from the last checkpoint."
       )
