@@ -45,7 +45,10 @@ def join(programs, tmp_path):
     started.extend(pair)
     return pair
 
+  # A shell has its background jobs ignore Ctrl-C, and these those they start.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
   yield join
+  signal.signal(signal.SIGINT, before)
   for process in started:
     process.popen.kill()
     process.popen.communicate()
@@ -83,12 +86,16 @@ def test_two_processes_train_as_one(
   assert "loss" not in pair[1].stderr
 
 
-def test_sigterm_to_one_stops_both_and_they_go_on(
-  uninterrupted, join, tmp_path
+@pytest.mark.parametrize(
+  "number",
+  [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
+def test_a_signal_to_one_stops_both_and_they_go_on(
+  number, uninterrupted, join, tmp_path
 ):
   pair = join("data")
   pair[0].until_step(2)
-  pair[1].popen.send_signal(signal.SIGTERM)
+  pair[1].popen.send_signal(number)
   assert [process.wait() for process in pair] == [130, 130], pair[1].stderr
   steps = {
     int(re.search(r"stopped, .* at step (\d+):", process.stdout)[1])

@@ -160,6 +160,26 @@ def test_ctrl_c_stops_after_a_step_as_sigterm_does(number):
     signal.signal(signal.SIGINT, before)
 
 
+def test_of_several_processes_ctrl_c_asks_all_as_sigterm_does(monkeypatch):
+  monkeypatch.setattr("jax.process_count", lambda: 2)
+  heard = []
+  before = {
+    signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    # As JAX does, which tells the other processes.
+    signal.SIGTERM: signal.signal(signal.SIGTERM, lambda n, _: heard.append(n)),
+  }
+  try:
+    with loop._stop_signal():
+      signal.raise_signal(signal.SIGINT)
+      assert heard == [signal.SIGTERM]
+      with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
 def test_a_second_ctrl_c_ends_a_run_at_once():
   before = signal.signal(signal.SIGINT, signal.default_int_handler)
   try:

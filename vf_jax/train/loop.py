@@ -43,7 +43,7 @@ class Summary:
 
   Attributes:
     step: last step done.
-    finished: False if it was asked to stop earlier (SIGTERM).
+    finished: False if it was asked to stop earlier (SIGTERM, Ctrl-C).
     metrics: of the last log interval, without those that no crop told of.
   """
 
@@ -379,24 +379,26 @@ def _stop_signal() -> Iterator[Callable[[int], bool]]:
   """Says after a step whether to save and end there: by SIGTERM or Ctrl-C.
 
   A second Ctrl-C ends it at once. Several processes end after the same step,
-  whichever of them was sent SIGTERM.
+  whichever of them was sent one of these.
   """
-  if jax.process_count() > 1:
-    yield multihost_utils.reached_preemption_sync_point
-    return
+  joined = jax.process_count() > 1
   seen: list[int] = []
 
-  def asked(_: int) -> bool:
+  def asked(step: int) -> bool:
+    if joined:
+      return bool(multihost_utils.reached_preemption_sync_point(step))
     return bool(seen)
 
   def stop(number: int, _: Any) -> None:
     if number == signal.SIGINT and number in seen:
       raise KeyboardInterrupt
     seen.append(number)
+    if joined:  # JAX listens for SIGTERM and tells the others
+      signal.raise_signal(signal.SIGTERM)
 
   old: dict[int, Any] = {}
   try:
-    for wanted in (signal.SIGTERM, signal.SIGINT):
+    for wanted in (signal.SIGINT, *(() if joined else (signal.SIGTERM,))):
       # A shell has its background jobs ignore Ctrl-C.
       if signal.getsignal(wanted) != signal.SIG_IGN:
         old[wanted] = signal.signal(wanted, stop)
