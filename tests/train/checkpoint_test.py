@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from vf_jax.errors import InputError, OutputError
 from vf_jax.train import checkpoint
@@ -252,6 +253,37 @@ def _abstract(config):
   from vf_jax.train.state import init_state
 
   return abstract(jax.eval_shape(lambda: init_state(config)))
+
+
+def test_of_a_run_the_average_alone_is_read(uninterrupted, monkeypatch):
+  """The rest is three times as large, and a device may not hold it all."""
+  read, usual = [], ocp.training.Checkpointer.load_checkpointables
+
+  def load(self, *arguments):
+    found = usual(self, *arguments)
+    read.append(found.get("state"))
+    return found
+
+  monkeypatch.setattr(ocp.training.Checkpointer, "load_checkpointables", load)
+  _, params, _ = checkpoint.load(uninterrupted.workdir)
+  state = read[-1]
+  assert_same(params, state.ema)
+  rest = jax.tree.leaves(state.replace(ema=None))
+  assert len(rest) > 3 * len(jax.tree.leaves(params))
+  assert set(rest) == {ocp.PLACEHOLDER}
+
+
+def test_a_changed_number_of_the_average_is_noticed(uninterrupted, tmp_path):
+  run = tmp_path / "run"
+  shutil.copytree(uninterrupted.workdir, run)
+  digest = checkpoint.load(run)[2]
+  path = run / "checkpoints" / "20" / "_CHECKPOINT_METADATA"
+  values = json.loads(path.read_text())
+  assert values["custom_metadata"]["sha256_ema"] == digest
+  values["custom_metadata"]["sha256_ema"] = "0" * 64
+  path.write_text(json.dumps(values))
+  with pytest.raises(InputError, match="its numbers have changed since"):
+    checkpoint.load(run)
 
 
 def test_export_replaces_weights(exported, uninterrupted, tmp_path):

@@ -28,6 +28,7 @@ _FOLDER = "checkpoints"
 _CONFIG = "config.json"
 _WEIGHTS = "params"
 _DIGEST = "sha256"
+_EMA_DIGEST = "sha256_ema"  # where no more than these are read
 _FREE = ("attention", "remat")  # how it is computed may change between starts
 _DAMAGED = (
   "remove the damaged step folder to use the one before, or train again."
@@ -125,7 +126,7 @@ class Checkpoints:
       found = self._checkpointer.load_checkpointables(
         None, {"state": abstract, "data": None}
       )
-      _check_digest(self._checkpointer, folder, found["state"])
+      _check_digest(self._checkpointer, folder, _DIGEST, found["state"])
     return found["state"], found["data"]
 
   def close(self) -> None:
@@ -163,15 +164,15 @@ def _explained(path):
 
 
 def _check_digest(
-  checkpointer: Any, folder: pathlib.Path, state: TrainState
+  checkpointer: Any, folder: pathlib.Path, name: str, tree: Any
 ) -> None:
   """The file format notices a cut file, but not a changed number."""
   written = checkpointer.metadata(int(folder.name)).custom_metadata or {}
-  kept = written.get(_DIGEST)
+  kept = written.get(name)
   # Older ones have none; of many processes each sees a part of the numbers.
-  if kept is None or not _is_here(state):
+  if kept is None or not _is_here(tree):
     return
-  if kept != _digest(state):
+  if kept != _digest(tree):
     raise InputError(folder, "its numbers have changed since.", _DAMAGED)
 
 
@@ -344,10 +345,14 @@ def _from_run(workdir: pathlib.Path) -> tuple[Config, Params, str]:
     with _explained(folder):
       stored = checkpointer.load_checkpointables(None, {"config": None})
       config = from_dict(stored["config"])
-      abstract = _placed(jax.eval_shape(lambda: init_state(config)))
-      found = checkpointer.load_checkpointables(None, {"state": abstract})
-      _check_digest(checkpointer, folder, found["state"])
-    params = found["state"].ema
+      abstract = jax.eval_shape(lambda: init_state(config))
+      # NOTE: nothing else is read: the whole state, four times as large, may
+      # need more devices than there are here.
+      wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract)
+      wanted = wanted.replace(ema=_placed(abstract.ema))
+      found = checkpointer.load_checkpointables(None, {"state": wanted})
+      params = found["state"].ema
+      _check_digest(checkpointer, folder, _EMA_DIGEST, params)
     model = dataclasses.replace(config.model, attention="auto")
     config = dataclasses.replace(config, model=model)
     return config, params, _digest(params)
@@ -371,8 +376,10 @@ def _placed(tree: Any) -> Any:
 
 
 def _signed(state: TrainState) -> dict[str, str]:
-  """Metadata of a checkpoint: the digest, where one process sees all of it."""
-  return {_DIGEST: _digest(state)} if _is_here(state) else {}
+  """Metadata of a checkpoint: digests, where one process sees all of it."""
+  if not _is_here(state):
+    return {}
+  return {_DIGEST: _digest(state), _EMA_DIGEST: _digest(state.ema)}
 
 
 def _is_here(tree: Any) -> bool:
