@@ -389,7 +389,10 @@ class TrainConfig:
   Attributes:
     steps: total number of steps.
     micro_batches: parts of a batch that are computed one after another; their
-      gradients are averaged, which saves memory.
+      gradients are averaged, which saves memory. Terms are means over what a
+      part annotates (voxels, points, cells of lesions), so the loss differs
+      from that of the batch as one: a part without lesions divides the loss of
+      its healthy cells by 1.
     seed: of parameters, dropout and data.
     log_every: steps between metric records.
     checkpoint_every: steps between checkpoints.
