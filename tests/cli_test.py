@@ -36,13 +36,7 @@ def start(*arguments, cwd=ROOT, python=(), **settings):
     timeout=300,
     cwd=cwd,
     check=False,
-    env=os.environ
-    | {
-      "PYTHONPATH": str(ROOT),
-      # Nothing here depends on speed; it halves the time of compilation.
-      "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    }
-    | settings,
+    env=os.environ | {"PYTHONPATH": str(ROOT)} | settings,
   )
 
 

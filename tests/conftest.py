@@ -15,6 +15,11 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # A thread that waits for the others of a collective is lost to the pool, which
 # has one a core: with eight devices on two cores all of them would wait.
 os.environ["NPROC"] = "32"
+# Most of the time is spent compiling programs that run once; LLVM makes them as
+# they come. XLA's own passes are those of production.
+os.environ["XLA_FLAGS"] = " ".join(
+  [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
+)
 os.environ["VF_JAX_CACHE"] = ""  # no test leaves programs with the user
 # What one test compiled others need not, nor the processes that they start.
 # NOTE: JAX does not write programs at one stroke, so no two workers share;

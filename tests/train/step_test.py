@@ -189,10 +189,12 @@ def test_micro_batches_average_their_gradients(test_config, batches):
   ]
   state = jax.jit(lambda: init_state(config))()
   differentiate = jax.jit(jax.value_and_grad(make_loss(config), has_aux=True))
+  change = jax.jit(
+    lambda part: augment(part, config.model, config.data.augment)
+  )
   grads, sums = [], []
   for part in parts:
-    batch = augment(part, config.model, config.data.augment)
-    (_, found), grad = differentiate(state.params, batch, state.key)
+    (_, found), grad = differentiate(state.params, change(part), state.key)
     grads.append(grad)
     sums.append(found)
   mean = jax.tree.map(lambda a, b: (a + b) / 2, *grads)

@@ -176,11 +176,7 @@ def test_command_trains_measures_and_its_weights_number(tmp_path):
       timeout=300,
       cwd=tmp_path,
       check=False,
-      env=os.environ
-      | {
-        "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-      },
+      env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
     assert "fold 2 of 2" in done.stdout
