@@ -165,10 +165,10 @@ def read_prediction(
       if files.points is not None:
         points, kind = _read_points(files.points, labels.grid)
       if kind != "body":
-        points, kind = _derive_all(labels), "derived"
-      elif not points.keys() >= whole.keys():
-        # Files have no point where the body lies outside the scan.
-        points = _derive_all(labels) | points
+        points, kind = {}, "derived"
+      # Files have no point where the body lies outside the scan.
+      if missing := whole.keys() - points.keys():
+        points |= _derive_some(labels, missing)
   notes += [str(w.message) for w in caught]
   return Annotation(labels, None, whole, points, kind, lesions, tuple(notes))
 
@@ -209,12 +209,12 @@ def _derive(labels: Volume, cut: Collection[int]) -> dict[int, Point]:
   return _to_world(derive_centres(coarse, _DERIVED_MM, cut), grid)
 
 
-def _derive_all(labels: Volume) -> dict[int, Point]:
+def _derive_some(labels: Volume, codes: Collection[int]) -> dict[int, Point]:
   """Of cut ones and fragments too: a prediction stands for what it says."""
   coarse, grid = _network_labels(labels)
   found: dict[int, tuple[float, float, float]] = {}
   for code, box in enumerate(ndimage.find_objects(coarse), start=1):
-    if box is not None:
+    if box is not None and code in codes:
       place = level_centre(coarse[box] == code, code, _DERIVED_MM)
       d, h, w = (float(v + s.start) for v, s in zip(place, box))
       found[code] = (d, h, w)
