@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vf_jax.infer.native import Region
 from vf_jax.infer.pieces import name_pieces, touches_end
 from vf_jax.labels import BY_NAME, VERTEBRAE
 from vf_jax.volume import Grid
@@ -67,6 +68,10 @@ def test_an_end_is_one_of_the_scan_itself(row, turned):
   """An oblique scan ends within the grid of the network."""
   ids = np.zeros((24, 10, 10), np.uint8)
   ids[row, 4:6, 4:6] = 3
+  # The region begins where the ids do, or later.
+  first = min(row, 5)
+  part = ids[first:, 2:, 1:]
+  region = Region((first, 2, 1), part, part.astype(np.float16))
   grid = Grid((10, 10, 24), np.diag([2.0, 2.0, 2.0, 1.0]))
   affine = np.diag([1.0, 1.0, 4.0, 1.0])
   shape = (20, 20, 12)
@@ -75,12 +80,12 @@ def test_an_end_is_one_of_the_scan_itself(row, turned):
       [[0, 0, 1.0, 0], [0, 1.0, 0, 0], [-4.0, 0, 0, 44.0], [0, 0, 0, 1]]
     )
     shape = (12, 20, 20)
-  assert touches_end(ids, 3, grid, Grid(shape, affine)) == (row != 12)
+  assert touches_end(region, 3, grid, Grid(shape, affine)) == (row != 12)
   longer = np.array(shape)
   longer[0 if turned else 2] += 10
   shifted = affine.copy()
   shifted[2, 3] += 20.0 if turned else -20.0
-  assert not touches_end(ids, 3, grid, Grid(tuple(longer.tolist()), shifted))
+  assert not touches_end(region, 3, grid, Grid(tuple(longer.tolist()), shifted))
 
 
 def test_nothing_to_number_leaves_pieces_without_a_level():

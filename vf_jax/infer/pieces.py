@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from vf_jax.infer.facts import BORDER_MM
+from vf_jax.infer.native import Region
 from vf_jax.labels import BY_NAME, VERTEBRAE
 from vf_jax.multispine.shapes import ends_of
 from vf_jax.volume import Grid
@@ -21,6 +22,37 @@ _UPWARD = -1
 _RARE = {BY_NAME["T13"].order, BY_NAME["L6"].order}
 _ATLAS = BY_NAME["C1"].order
 _LAST = {BY_NAME["L5"].order, BY_NAME["L6"].order}  # then comes the sacrum
+
+
+def add_pieces(
+  region: Region,
+  pieces: tuple[bool, bool],
+  levels: Int[np.ndarray, " bodies"],
+  confidence: Float[np.ndarray, " bodies"],
+  grid: Grid,
+  scan: Grid,
+) -> tuple[
+  Int[np.ndarray, " instances"], Float[np.ndarray, " instances"], list[str]
+]:
+  """Adds the pieces of `Instances` to the levels of its bodies.
+
+  Args:
+    region: of the instances, on `grid`.
+    pieces: whether the first and the last of them are pieces.
+    levels: as for `name_pieces`.
+    confidence: as for `name_pieces`.
+    grid: of the network.
+    scan: of the CT, oblique as it may be.
+
+  Returns:
+    As `name_pieces`.
+  """
+  last = len(levels) + sum(pieces)
+  above, below = (
+    touches_end(region, number, grid, scan) if is_piece else None
+    for is_piece, number in zip(pieces, (1, last))
+  )
+  return name_pieces(levels, confidence, (above, below))
 
 
 def name_pieces(
@@ -72,25 +104,20 @@ def _beside(level: int, step: int) -> int:
   return level if 0 <= level < len(VERTEBRAE) else -1
 
 
-def touches_end(
-  ids: UInt8[np.ndarray, "depth height width"],
-  number: int,
-  grid: Grid,
-  scan: Grid,
-) -> bool:
+def touches_end(region: Region, number: int, grid: Grid, scan: Grid) -> bool:
   """Whether an instance reaches an end of the scan, towards head or feet.
 
   Args:
-    ids: instances.
-    number: of the instance in `ids`.
-    grid: of `ids`, axes (width, height, depth).
+    region: of the instances, on `grid`.
+    number: of the instance in its ids.
+    grid: of the network.
     scan: of the CT, oblique as it may be.
 
   Returns:
     True if a voxel of it lies at such a border.
   """
-  places = np.argwhere(ids == number)[:, ::-1].astype(float)
-  voxels = scan.to_voxel(grid.to_world(places))
+  places = np.argwhere(region.ids == number) + region.start
+  voxels = scan.to_voxel(grid.to_world(places[:, ::-1].astype(float)))
   near_mm = BORDER_MM + grid.spacing[0] / 2
   for axis in np.flatnonzero(ends_of(scan)).tolist():
     layers = max(1, math.ceil(near_mm / scan.spacing[axis]))

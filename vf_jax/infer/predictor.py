@@ -29,7 +29,7 @@ from vf_jax.infer.decode import (
   suppress,
 )
 from vf_jax.infer.native import carry_back, cut_out, measure, triple
-from vf_jax.infer.pieces import name_pieces, touches_end
+from vf_jax.infer.pieces import add_pieces
 from vf_jax.infer.plausibility import doubts, level_doubts
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
@@ -175,15 +175,13 @@ class Predictor:
     sure = sum(box.score >= least for box in boxes)
     boxes = boxes[: max(sure, _MAX_CANDIDATES)]
     windows = {"run": outputs.windows, "skipped": outputs.skipped}
-    centres, bodies = found.centres, found.bodies
-    above, below = (
-      touches_end(found.ids, number, grid, volume.grid) if is_piece else None
-      for is_piece, number in zip(found.pieces, (1, len(centres)))
-    )
+    centres, bodies, pieces = found.centres, found.bodies, found.pieces
     # What is as large as the scan goes as soon as it can.
     del outputs, found
     levels, confidence = self._number(image, spacing, centres[bodies], notes)
-    levels, confidence, lost = name_pieces(levels, confidence, (above, below))
+    levels, confidence, lost = add_pieces(
+      region, pieces, levels, confidence, grid, volume.grid
+    )
     notes += lost
     del image
     mask = carry_back(
