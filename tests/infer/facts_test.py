@@ -227,7 +227,12 @@ def test_bone_within_the_border_is_cut_wherever_its_box_begins(away, whole):
   grid = Grid(mask.shape, np.diag([0.5, 0.5, 0.5, 1.0]))
   ends = ((9, 9), (9, 9), (9, away))
   box = VertebraBox(mask, mask.astype(np.int16), grid, ends)
-  assert measure(box).complete is whole
+  middle = (4.75, 4.75, 4.75)
+  found = measure_vertebra(box, BY_NAME["L2"], middle, 0.9, UP)
+  assert found.complete is whole
+  beyond = measure_vertebra(box, BY_NAME["L2"], (4.75, 4.75, 90.0), 0.9, UP)
+  assert not beyond.complete
+  assert beyond.partial["volume_ml"]
 
 
 def test_a_ratio_without_its_height_has_a_reason(monkeypatch):

@@ -145,6 +145,39 @@ def test_a_cut_at_the_side_counts_too(oracle, make_ct, spine):
   assert not any(v.complete for v in result.vertebrae)
 
 
+@pytest.mark.parametrize("name", ["RAS", "PIR"])
+def test_padding_is_no_part_of_the_scan(name, oracle, make_ct):
+  """Blank slices at every side, as in a patch filled up to a cube."""
+  volume, _ = make_ct(*GEOMETRIES[name])
+  axis = int(np.argmax(np.abs(volume.affine[2, :3])))
+  rows = volume.voxels.shape[axis]
+  kept = (slice(None),) * axis + (slice(rows // 5, rows - rows // 5),)
+  start = [[rows // 5 if a == axis else 0 for a in range(3)]]
+  affine = volume.affine.copy()
+  affine[:3, 3] = volume.grid.to_world(np.array(start))[0]
+  short = Volume(np.ascontiguousarray(volume.voxels[kept]), affine)
+  margins = ((3, 1), (0, 5), (2, 9))
+  begin = -np.array([margins])[..., 0]
+  affine = affine.copy()
+  affine[:3, 3] = short.grid.to_world(begin)[0]
+  padded = np.pad(short.voxels, margins, constant_values=-3)
+  result = oracle(Volume(padded, affine), "case")
+  expected = oracle(short, "case")
+  assert not all(v.complete for v in expected.vertebrae)
+  assert result.vertebrae == expected.vertebrae
+  assert result.warnings == expected.warnings
+  np.testing.assert_array_equal(result.mask, np.pad(expected.mask, margins))
+  np.testing.assert_array_equal(result.grid.affine, affine)
+
+
+def test_a_scan_that_is_all_padding_but_a_slice_is_refused(oracle, make_ct):
+  volume, _ = make_ct()
+  voxels = volume.voxels.copy()
+  voxels[:, :, 1:] = -1000
+  with pytest.raises(InputError, match="slices of one value"):
+    oracle(Volume(voxels, volume.affine), "case")
+
+
 def test_a_lesion_has_its_place_size_and_level(oracle, make_ct, spine):
   for name in ("RAS", "oblique"):
     volume, _ = make_ct(*GEOMETRIES[name])
@@ -459,6 +492,7 @@ def test_a_scan_whose_box_would_fill_the_memory_is_refused(oracle):
   affine = np.diag([10.0, 10.0, 10.0, 1.0])
   affine[:3, :3] = rotation(45, 0) @ rotation(45, 1) * 10.0
   voxels = np.full((2, 2, 600), -1000, np.int16)
+  voxels[1, 1] = -999  # or most of it were padding
   voxels[0, 0, :300] = 40
   voxels[0, 0, :30] = 700
   with pytest.raises(InputError, match="mm large"):

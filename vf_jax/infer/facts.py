@@ -86,23 +86,24 @@ def measure_vertebra(
   count = len(where)
   values = box.hu[box.mask].astype(np.float64)
   cut = _at_ends(box, where)
+  beyond = _is_beyond(box, centre_mm)
   vertebra = Vertebra(
     level=level.name,
     code=level.code,
     centre_mm=centre_mm,
     confidence=confidence,
-    complete=not cut.any(),
+    complete=not (beyond or cut.any()),
     volume_ml=count * box.grid.voxel_volume_ml,
     mean_hu=float(values.mean()) if count else _NAN,
   )
   partial: dict[str, str] = {}
-  if cut.any():
+  if not vertebra.complete:
     reason = "the border of the scan cuts the vertebra"
     partial |= dict.fromkeys(("volume_ml", "mean_hu"), reason)
   if level.name == "C1":
     partial |= dict.fromkeys((*CORE, *HEIGHTS), "C1 has no body")
     return dataclasses.replace(vertebra, partial=partial)
-  if _is_beyond(box, centre_mm):
+  if beyond:
     reason = "the middle of the body lies outside the scan"
     partial |= dict.fromkeys((*CORE, *HEIGHTS), reason)
     return dataclasses.replace(vertebra, partial=partial)

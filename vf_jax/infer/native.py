@@ -1,27 +1,27 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""Back to the grid of the CT: the mask and what is measured under it."""
+"""Back to the grid of the CT: the mask, what is measured under it, lesions."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float16, UInt8
 from scipy import ndimage
 
-from vf_jax.infer.boxes import cut_box
-from vf_jax.infer.decode import Instances
+from vf_jax.infer.boxes import cut_box, locate_box
+from vf_jax.infer.decode import Instances, LesionBox
 from vf_jax.infer.facts import (
   compare_neighbours,
   measure_vertebra,
   spine_directions,
 )
-from vf_jax.infer.result import Vertebra
+from vf_jax.infer.result import Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep
-from vf_jax.labels import VERTEBRAE
+from vf_jax.labels import BY_CODE, VERTEBRAE
 from vf_jax.scratch import empty, release, slabs
 from vf_jax.volume import Grid, Volume, from_network, resample
 
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20  # voxels of the network's grid worked on at a time
 _EXTEND_MM = 4.0  # how far a level reaches beyond the network's own voxels
 
 
-def triple(values: Iterable[float]) -> tuple[float, float, float]:
+def _triple(values: Iterable[float]) -> tuple[float, float, float]:
   """Three numbers as plain floats, as the records hold them."""
   x, y, z = (float(v) for v in values)
   return x, y, z
@@ -186,10 +186,50 @@ def measure(
     level = VERTEBRAE[levels[i]]
     box = cut_box(mask, volume, level.code, boxes.get(level.code))
     vertebra = measure_vertebra(
-      box, level, triple(place), float(confidence[i]), way
+      box, level, _triple(place), float(confidence[i]), way
     )
     release(mask, volume.voxels)
     return vertebra
 
   with ThreadPoolExecutor(min(_MEASURING, os.cpu_count() or 1)) as pool:
     return compare_neighbours(list(pool.map(one, kept, places, ways)))
+
+
+def place_lesions(
+  boxes: Sequence[LesionBox],
+  grid: Grid,
+  mask: UInt8[np.ndarray, "x y z"],
+  native: Grid,
+  vertebrae: Sequence[Vertebra],
+) -> list[Lesion]:
+  """Carries lesion boxes into the world, with the level they lie in.
+
+  Args:
+    boxes: on the network's grid.
+    grid: of the network.
+    mask: VerSe codes on the native grid.
+    native: of the CT.
+    vertebrae: those of the mask.
+
+  Returns:
+    The lesions whose centres lie inside the scan.
+  """
+  volumes = {v.code: v.volume_ml for v in vertebrae}
+  lesions = []
+  for box in boxes:
+    centre = _triple(grid.to_world(np.array([box.centre[::-1]]))[0])
+    place = np.round(native.to_voxel(np.array([centre]))[0])
+    if (place < 0).any() or (place >= native.shape).any():
+      continue
+    size = _triple(box.size_mm[::-1])
+    home = locate_box(mask, native, volumes, centre, size)
+    lesions.append(
+      Lesion(
+        centre_mm=centre,
+        size_mm=size,
+        score=box.score,
+        level=BY_CODE[home[0]].name if home else None,
+        share=home[1] if home else None,
+      )
+    )
+  return lesions

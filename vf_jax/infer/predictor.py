@@ -21,22 +21,19 @@ from vf_jax.config import STEM_STRIDE, Config
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.arrays import as_volume
-from vf_jax.infer.boxes import label_boxes, locate_box
-from vf_jax.infer.decode import (
-  LesionBox,
-  find_instances,
-  find_lesions,
-  suppress,
-)
-from vf_jax.infer.native import carry_back, cut_out, measure, triple
+from vf_jax.infer.boxes import label_boxes
+from vf_jax.infer.decode import find_instances, find_lesions, suppress
+from vf_jax.infer.native import carry_back, cut_out, measure, place_lesions
 from vf_jax.infer.pieces import add_pieces
 from vf_jax.infer.plausibility import doubts, level_doubts
 from vf_jax.infer.programs import keep_programs
-from vf_jax.infer.result import CaseResult, Lesion, Vertebra
+from vf_jax.infer.result import CaseResult, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
+from vf_jax.infer.view import fill_up, find_view
 from vf_jax.infer.windows import padded_shape, run_ahead, take_window
 from vf_jax.io.ct import AS_STORED, InputOptions
-from vf_jax.labels import BY_CODE, VERTEBRAE
+from vf_jax.io.nifti_header import MIN_SLICES
+from vf_jax.labels import VERTEBRAE
 from vf_jax.models.decoders.level_chain import ChainScores
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.scratch import trim
@@ -45,6 +42,7 @@ from vf_jax.volume import (
   Grid,
   Volume,
   check_hounsfield,
+  crop,
   network_grid,
   resample,
   to_network,
@@ -140,7 +138,6 @@ class Predictor:
   def _predict(
     self, volume: Volume, case: str, facts: Mapping[str, Any] | None
   ) -> CaseResult:
-    began = time.monotonic()
     check = check_hounsfield(volume)
     if check.refused:
       offset = f"{check.offset:.0f}"
@@ -149,6 +146,27 @@ class Predictor:
     notes = list(volume.warnings)
     if check.verdict != "ok":
       notes.append(check.message)
+    view = find_view(volume.voxels)
+    sizes = [side.stop - side.start for side in view]
+    if min(sizes) < MIN_SLICES:
+      edges = " x ".join(map(str, sizes))
+      fault = f"all but {edges} voxels of it are slices of one value."
+      raise InputError(case, fault, "give a whole volume.")
+    if tuple(sizes) == volume.voxels.shape:
+      return self._predict_view(volume, case, facts, notes)
+    scanned = crop(volume, [side.start for side in view], sizes, fill=0)
+    found = self._predict_view(scanned, case, facts, notes)
+    mask = fill_up(found.mask, view, volume.voxels.shape)
+    return dataclasses.replace(found, grid=volume.grid, mask=mask)
+
+  def _predict_view(
+    self,
+    volume: Volume,
+    case: str,
+    facts: Mapping[str, Any] | None,
+    notes: list[str],
+  ) -> CaseResult:
+    began = time.monotonic()
     grid = network_grid(volume.grid, self.config.model.spacing_mm)
     if math.prod(grid.shape) > _MOST_VOXELS:
       edges = " x ".join(f"{n * grid.spacing[0]:.0f}" for n in grid.shape)
@@ -190,7 +208,7 @@ class Predictor:
     around = label_boxes(mask)
     vertebrae = measure(centres, levels, confidence, mask, around, grid, volume)
     vertebrae = _keep_visible(vertebrae, notes)
-    lesions = _place_lesions(boxes, grid, mask, volume.grid, vertebrae)
+    lesions = place_lesions(boxes, grid, mask, volume.grid, vertebrae)
     if not vertebrae:
       notes.append("No vertebra was found in this scan.")
     # What is in view of a body that is not tells nothing of the levels.
@@ -383,31 +401,6 @@ class Predictor:
         f"{rejected} vertebra-like region(s) were rejected by the numbering."
       )
     return levels, np.asarray(sure, float)[0, :count]
-
-
-def _place_lesions(
-  boxes: list[LesionBox], grid, mask, native, vertebrae
-) -> list[Lesion]:
-  """Boxes inside the scan, in the world, with the level they lie in."""
-  volumes = {v.code: v.volume_ml for v in vertebrae}
-  lesions = []
-  for box in boxes:
-    centre = triple(grid.to_world(np.array([box.centre[::-1]]))[0])
-    place = np.round(native.to_voxel(np.array([centre]))[0])
-    if (place < 0).any() or (place >= native.shape).any():
-      continue
-    size = triple(box.size_mm[::-1])
-    home = locate_box(mask, native, volumes, centre, size)
-    lesions.append(
-      Lesion(
-        centre_mm=centre,
-        size_mm=size,
-        score=box.score,
-        level=BY_CODE[home[0]].name if home else None,
-        share=home[1] if home else None,
-      )
-    )
-  return lesions
 
 
 def _keep_visible(vertebrae: list[Vertebra], notes) -> list[Vertebra]:
