@@ -93,7 +93,7 @@ class _Crops:
     """Mean features of a stem as it is drawn."""
     import jax
 
-    from vf_jax.config import STEM_STRIDE
+    from vf_jax.model_config import STEM_STRIDE
     from vf_jax.models.encoder import Stem
 
     stem = Stem(_CHANNELS, STEM_STRIDE)

@@ -18,6 +18,7 @@ FLOORS = [
     "resampling",
     "hounsfield",
     "ops",
+    "model_config",
     "config",
     "parallel",
   },

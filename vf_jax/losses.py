@@ -16,8 +16,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from vf_jax.config import STEM_STRIDE, LossConfig
+from vf_jax.config import LossConfig
 from vf_jax.labels import IGNORE, VERTEBRAE
+from vf_jax.model_config import STEM_STRIDE
 from vf_jax.models.decoders.lesion import LesionMaps
 from vf_jax.models.modulation import mixture_entropy
 from vf_jax.models.vertebraformer import Masks, Outputs

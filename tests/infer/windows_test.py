@@ -12,7 +12,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vf_jax.config import STEM_STRIDE
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer import windows as module
 from vf_jax.infer.sweep import WindowOutputs, sweep
@@ -26,6 +25,7 @@ from vf_jax.infer.windows import (
   take_window,
   window_starts,
 )
+from vf_jax.model_config import STEM_STRIDE
 
 CROP = (16, 8, 8)
 BONE = np.int16(BONE_HU)

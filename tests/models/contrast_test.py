@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.config import STEM_STRIDE
+from vf_jax.model_config import STEM_STRIDE
 from vf_jax.models.contrast import FEATURES, bone_contrast
 
 SHAPE = (32, 24, 28)

@@ -16,10 +16,11 @@ from jaxtyping import Float, Float32, UInt8
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from vf_jax.config import STEM_STRIDE, PredictConfig
+from vf_jax.config import PredictConfig
 from vf_jax.infer.number_keypoints import number_keypoints
 from vf_jax.infer.points import drop_crumbs, find_peaks
 from vf_jax.infer.sweep import Sweep
+from vf_jax.model_config import STEM_STRIDE
 
 __all__ = [
   "Instances",

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Int16
 
-from vf_jax.config import STEM_STRIDE, Config
+from vf_jax.config import Config
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.arrays import as_volume
@@ -34,6 +34,7 @@ from vf_jax.infer.windows import padded_shape, run_ahead, take_window
 from vf_jax.io.ct import AS_STORED, InputOptions
 from vf_jax.io.nifti_header import MIN_SLICES
 from vf_jax.labels import VERTEBRAE
+from vf_jax.model_config import STEM_STRIDE
 from vf_jax.models.decoders.level_chain import ChainScores
 from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.scratch import trim

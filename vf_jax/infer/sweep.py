@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float16, Float32, Int16
 
-from vf_jax.config import STEM_STRIDE
 from vf_jax.infer.windows import blend, padded_shape, plan_windows
+from vf_jax.model_config import STEM_STRIDE
 
 _UNSEEN = -30.0  # logit where no window was run
 

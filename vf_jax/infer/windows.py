@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, UInt8
 
-from vf_jax.config import STEM_STRIDE
 from vf_jax.hounsfield import AIR_HU
+from vf_jax.model_config import STEM_STRIDE
 from vf_jax.scratch import trim
 
 BONE_HU = 100.0

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vf_jax.config import STEM_STRIDE
+from vf_jax.model_config import STEM_STRIDE
 from vf_jax.ops.separable import apply_along_axes, gaussian
 from vf_jax.ops.subvoxel import space_to_depth
 

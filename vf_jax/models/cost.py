@@ -15,7 +15,7 @@ import math
 
 import jax.numpy as jnp
 
-from vf_jax.config import STEM_STRIDE, ModelConfig
+from vf_jax.model_config import STEM_STRIDE, ModelConfig
 from vf_jax.models.contrast import FEATURES, count_smoothing
 from vf_jax.models.vertebraformer import INSTANCE_OUTPUTS, LEVEL_CLASSES
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from vf_jax.config import STEM_STRIDE, ModelConfig
 from vf_jax.labels import VERTEBRAE
+from vf_jax.model_config import STEM_STRIDE, ModelConfig
 from vf_jax.models.contrast import bone_contrast
 from vf_jax.models.decoders.lesion import LesionHead, LesionMaps
 from vf_jax.models.decoders.numbering import (

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.config import MAX_ADVANCE
+from vf_jax.model_config import MAX_ADVANCE
 from vf_jax.data.augment.points import ascends, draw_points
 from vf_jax.labels import BY_NAME, CODES, VERTEBRAE
 from vf_jax.models.decoders import level_chain, numbering

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from vf_jax.config import AugmentConfig, ModelConfig
+from vf_jax.config import AugmentConfig
 from vf_jax.data.augment import intensity, lesions, points, spatial
 from vf_jax.data.augment.patches import Patches
 from vf_jax.data.augment.synthesis import paint
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.labels import IGNORE
 from vf_jax.losses import Batch
+from vf_jax.model_config import ModelConfig
 from vf_jax.multispine.tissues import OUTSIDE
 
 _MOST_HU = 3071

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vf_jax.config import MAX_ADVANCE
 from vf_jax.labels import CODES, VERTEBRAE
+from vf_jax.model_config import MAX_ADVANCE
 
 _BORDER_MM = 6.0  # nearer to the border of the crop nothing is found
 _MOVED = 1.0  # standard deviation of a detection's error, voxels

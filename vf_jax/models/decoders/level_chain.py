@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vf_jax.config import MAX_ADVANCE
 from vf_jax.labels import VERTEBRAE
+from vf_jax.model_config import MAX_ADVANCE
 from vf_jax.ops import chain
 
 _COUNT = len(VERTEBRAE)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vf_jax.config import MAX_ADVANCE
 from vf_jax.labels import VERTEBRAE
+from vf_jax.model_config import MAX_ADVANCE
 from vf_jax.models.decoders.level_chain import (
   ChainScores,
   emission_scores,

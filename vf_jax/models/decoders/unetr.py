@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from vf_jax.config import UNETR_TOKEN as TOKEN
 from vf_jax.errors import ConfigError
+from vf_jax.model_config import UNETR_TOKEN as TOKEN
 from vf_jax.models.layers import Domain, Modulate, gated
 from vf_jax.ops.subvoxel import depth_to_space
 from vf_jax.parallel.convolution import convolve
