@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -380,7 +381,7 @@ def test_a_scan_abstains_if_more_than_its_ends_are_doubtful(
   result = oracle(make_ct()[0], "case")
   assert len(result.vertebrae) == 5
   assert result.abstained is abstains
-  told = any("every level may be one off" in note for note in result.warnings)
+  told = any("all levels may be shifted" in note for note in result.warnings)
   assert told is abstains
 
 
@@ -503,3 +504,11 @@ def test_row_43_the_grid_of_a_whole_body_is_below_the_limit():
   body = Grid((1024, 1024, 3500), np.diag([0.5, 0.5, 0.5, 1.0]))
   shape = network_grid(body, 2.0).shape
   assert np.prod(shape) < predictor._MOST_VOXELS
+
+
+def test_a_predictor_that_was_used_can_be_sent_to_another_process(oracle):
+  used = predictor.Predictor(oracle.config, oracle.params, oracle.digest)
+  assert callable(used._network)
+  sent = pickle.loads(pickle.dumps(used))
+  assert (sent.config, sent.digest) == (used.config, used.digest)
+  assert callable(sent._network)

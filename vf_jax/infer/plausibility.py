@@ -64,7 +64,7 @@ def is_anchored(levels: Set[str]) -> bool:
     levels: that were given to the vertebrae of `to_count_from`.
 
   Returns:
-    False if every level may be one off, however sure the network is.
+    False if all levels may be shifted, however sure the network is.
   """
   ends = levels & {"C1", "C2", "L5", "L6"}
   first_rib = levels >= {"C7", "T1"}
@@ -319,13 +319,13 @@ def level_doubts(
   elif found := strangers(vertebrae, seen):
     names = ", ".join(v.level for v in found)
     notes.append(
-      f"{names} may be no vertebra (far smaller than its neighbours): every "
-      "level may be one off."
+      f"{names} may be no vertebra (far smaller than its neighbours): all "
+      "levels may be shifted."
     )
   for above, below in holes(vertebrae):
     notes.append(
       f"Between {above} and {below} there is room for one more vertebra, or "
-      "two were taken for one: levels may be one off."
+      "two were taken for one: levels may be shifted."
     )
   for above, below in crowds(vertebrae):
     notes.append(
@@ -345,12 +345,12 @@ def level_doubts(
   sure = scan_confidence(np.array([v.confidence for v in vertebrae]))
   if sure < _ABSTAIN_BELOW:
     notes.append(
-      "The numbering of this scan is not sure: every level may be one off."
+      "The numbering of this scan is not sure: all levels may be shifted."
     )
   elif not is_anchored({v.level for v in seen}):
     notes.append(
       "No first or last rib, skull or sacrum with its neighbours is seen well "
-      "enough to count from: every level may be one off."
+      "enough to count from: all levels may be shifted."
     )
   return notes
 

@@ -103,6 +103,10 @@ class Predictor:
   params: Any
   digest: str
 
+  def __getstate__(self) -> dict[str, Any]:
+    # Compiled programs stay behind: a copy in another process makes its own.
+    return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
   def __call__(
     self,
     ct: Any,

@@ -122,7 +122,7 @@ class CaseResult:
       `predict.lesion_threshold` on.
     warnings: sentences for people.
     run: versions, config, checkpoint, timings; JSON types only.
-    abstained: True if every level may be one off, so that a person should
+    abstained: True if all levels may be shifted, so that a person should
       decide; also without any vertebra.
     candidates: boxes of lower scores, or in no vertebra. They are no
       findings: AP and FROC ask what another threshold would find.

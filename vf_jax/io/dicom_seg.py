@@ -32,9 +32,9 @@ _NEEDED = (
   "ReferringPhysicianName",
 )
 # LO, 64 characters; and ST, 1024.
-_UNSURE = "Vertebrae; level unsure: all may be one off, a person decides"
+_UNSURE = "Vertebrae; level unsure: all may be shifted, a person decides"
 _UNSURE_SEGMENT = (
-  "Level unsure: every level of this scan may be one off; a person should "
+  "Level unsure: all levels of this scan may be shifted; a person should "
   "decide."
 )
 _CODED = {
@@ -98,7 +98,7 @@ def write_dicom_seg(
     mask: VerSe codes on the grid of the series, as `dicom.read` gives it.
     source: the series.
     checkpoint: digest of the weights, named in the file.
-    abstained: whether every level may be one off; the descriptions of the
+    abstained: whether all levels may be shifted; the descriptions of the
       file and of its segments say so.
 
   Raises:
