@@ -155,6 +155,10 @@ def test_every_command_has_help(command, capsys):
     (["predict", "x.nii", "--out", "o", "--index", "one"], "invalid int"),
     (["predict", "x.nii", "--out", "o", "--hu-offset", "a"], "--hu-offset"),
     (["predict", "x.nii", "--out", "o", "--hu-offset", "9999999"], "65536"),
+    (
+      ["predict", "x.nii", "--out", "o", "--assume-orientation", "XYZ"],
+      "three different directions",
+    ),
     (["prepare", "--out"], "--out"),
     (["split", "s"], "--out"),
     (["split", "s", "--out", "f", "--fractions", "1,2"], "three numbers"),

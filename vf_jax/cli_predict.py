@@ -74,6 +74,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
   )
   parser.add_argument(
     "--assume-orientation",
+    type=_codes,
     metavar="CODES",
     help="axis codes such as LPS, for files that name no orientation",
   )
@@ -102,6 +103,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     help="exported weights or the workdir of a run (default: the weights of "
     "the package)",
   )
+
+
+def _codes(text: str) -> str:
+  from vf_jax.errors import InputError
+  from vf_jax.grid import Reorientation
+
+  try:
+    Reorientation.between("RAS", text)
+  except InputError as error:
+    raise argparse.ArgumentTypeError(error.fault) from None
+  return text
 
 
 def _offset(text: str) -> int:

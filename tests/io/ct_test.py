@@ -50,7 +50,17 @@ def test_options_reach_the_reader(files, tmp_path):
     read_ct(series, InputOptions(series="9.9"))
   uid = InputOptions(series=dicom_slices.SERIES[-5:])
   assert read_ct(series, uid).voxels.shape == dicom_slices.hounsfield().shape
-  assert read_ct(plain, uid).source.format == "nifti1"
+  with pytest.warns(InputWarning, match="--series was not used"):
+    volume = read_ct(plain, uid)
+  assert volume.source.format == "nifti1"
+  assert volume.warnings == ("is not DICOM: --series was not used.",)
+  lps = InputOptions(assume_orientation="LPS")
+  for paths in files.values():
+    with pytest.warns(InputWarning, match="names its orientation"):
+      volume = read_ct(paths[0], lps)
+    assert "was not used" in volume.warnings[-1]
+    stored = read_ct(paths[0])
+    np.testing.assert_array_equal(volume.affine, stored.affine)
   raised = read_ct(series, InputOptions(hu_offset=24)).voxels
   np.testing.assert_array_equal(raised, dicom_slices.hounsfield() + 24)
   unnamed = nibabel.Nifti1Image(dicom_slices.hounsfield(), None)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, warn_input
 from vf_jax.io import nifti
 from vf_jax.io.sniff import HEAD_BYTES, is_dicom
 from vf_jax.io.stream import open_bytes
@@ -126,7 +126,28 @@ def read_ct(
     volume = nifti.read(
       path, assume_orientation=options.assume_orientation, index=options.index
     )
+  volume = _tell_unused(volume, kind, path, options)
   return _shift(volume, options.hu_offset) if options.hu_offset else volume
+
+
+def _tell_unused(
+  volume: Volume,
+  kind: Kind,
+  path: str | os.PathLike[str],
+  options: InputOptions,
+) -> Volume:
+  """Warns of what was said about a file that says it itself."""
+  source = volume.source
+  unused = []
+  if options.assume_orientation and source and source.form != "assumed":
+    unused.append("names its orientation: --assume-orientation was not used.")
+  if options.series and kind != "dicom":
+    unused.append("is not DICOM: --series was not used.")
+  if not source or not unused:
+    return volume
+  notes = [warn_input(path, note, stacklevel=4) for note in unused]
+  source = dataclasses.replace(source, warnings=(*source.warnings, *notes))
+  return dataclasses.replace(volume, source=source)
 
 
 def _shift(volume: Volume, offset: int) -> Volume:
