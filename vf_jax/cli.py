@@ -187,7 +187,7 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     "spinal CT. Not for clinical use.",
     epilog="Exit codes: 0 done, 1 a fault of vf_jax, 2 usage or "
     "configuration, 3 an input was refused or results cannot be written, 4 "
-    "training stopped at a non-finite loss.",
+    "training stopped at a non-finite loss, 130 stopped by Ctrl-C or SIGTERM.",
   )
   parser.add_argument(
     "--version", action="version", version=f"vf-jax {vf_jax.__version__}"

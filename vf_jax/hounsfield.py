@@ -85,8 +85,8 @@ def judge_hounsfield(
   if low >= 0 and high <= 255:
     return HounsfieldCheck(
       "windowed",
-      f"grey values {low:g} to {high:g}, as in a windowed picture; the "
-      "Hounsfield units are lost. Export the original CT.",
+      f"grey values {low:g} to {high:g}, as in a windowed picture, whose "
+      "Hounsfield units are lost, or a label mask. Give the original CT.",
     )
   counts = np.bincount(
     np.clip(np.rint(values), _LOW, _HIGH).astype(np.int64) - _LOW,

@@ -22,7 +22,8 @@ Say = Callable[[str], None]
 _VOLUME = re.compile(r"\.(nii|nii\.gz|mha|mhd|zip)$", re.IGNORECASE)
 # Names of masks in VerSe, TotalSegmentator, nnU-Net and our own results.
 _MASK = re.compile(
-  r"(^|[_-])(seg|dseg|segmentation|msk|mask|label)s?[._-]", re.IGNORECASE
+  r"(^|[_-])(seg|dseg|totalseg|segmentation|msk|mask|label)s?[._-]",
+  re.IGNORECASE,
 )
 _MASK_FOLDERS = {
   *("derivatives", "labelstr", "labelsts", "labels", "masks"),
