@@ -83,10 +83,6 @@ class CaseLike(Protocol):
     """Vertebrae that its points or its mask show."""
 
   @property
-  def mask_kind(self) -> str:
-    """'expert', 'network', 'synthetic' or 'none'."""
-
-  @property
   def origin(self) -> str:
     """Archive, version or DOI; phantoms say that they are phantoms."""
 
@@ -214,7 +210,7 @@ def identities(record: CaseLike) -> Iterator[tuple[str, str]]:
   Yields:
     Kind and value; two cases that share one show the same patient.
   """
-  if _is_phantom(record):
+  if record.origin.startswith(PHANTOM):
     # Its names are those of the archive that it imitates.
     yield "phantom", f"{record.source}/{record.subject}"
   else:
@@ -227,11 +223,6 @@ def identities(record: CaseLike) -> Iterator[tuple[str, str]]:
     for name, digest in record.files.items():
       if _is_of_one_patient(name):
         yield "same file", digest[:16]
-
-
-def _is_phantom(record: CaseLike) -> bool:
-  """By its origin too: a phantom without masks has none to call synthetic."""
-  return record.mask_kind == "synthetic" or record.origin.startswith(PHANTOM)
 
 
 def _known_by_name(record: CaseLike) -> Iterator[tuple[str, str]]:
