@@ -228,9 +228,30 @@ def _prepare(options: argparse.Namespace) -> int:
   print(
     f"{len(outcomes)} cases: {parts}" + _arrow(options.out if listed else None)
   )
+  if listed:
+    _tell_warnings(options.out)
   if counts["failed"]:
     return FAILED
   return REFUSED if counts["refused"] else DONE
+
+
+def _tell_warnings(store: str) -> None:
+  """Names the cases with warnings, those that an earlier run wrote too."""
+  from vf_jax.multispine.store import Store
+
+  found = [
+    record.case
+    for record in Store(store).records
+    if any(text.startswith("warning: ") for text in record.findings)
+  ]
+  if found:
+    count = "1 case" if len(found) == 1 else f"{len(found)} cases"
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    print(
+      f"vf-jax: {count} with warnings: {', '.join(found[:5])}{more} "
+      "(see --check-only or --report)",
+      file=sys.stderr,
+    )
 
 
 def _arrow(path: str | None) -> str:
