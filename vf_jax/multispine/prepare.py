@@ -36,8 +36,9 @@ from vf_jax.multispine.store_writer import (
 )
 from vf_jax.telemetry import run_facts
 
-RECIPE = 2
-"""Raise it when a change makes other arrays from the same files."""
+RECIPE = 3
+"""Raise it when a change makes other arrays of the same files, or refuses them.
+"""
 
 Describe = Callable[[Loaded, tuple[Finding, ...]], Any]
 
