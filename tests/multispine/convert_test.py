@@ -7,6 +7,8 @@ orientation; what is made of the files is held against the definition.
 
 from __future__ import annotations
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -128,6 +130,29 @@ def test_without_centroids_the_centres_come_from_the_mask(scan):
   assert sorted(case.record.centres) == [20, 21]
   for code, point in case.record.centres.items():
     assert np.linalg.norm(to_world(case, point) - CENTRES[code]) < 2.5
+
+
+@pytest.mark.parametrize("given", [(), (20,)])
+@pytest.mark.parametrize("others", ["absent", "NaN"])
+def test_a_level_without_a_point_has_its_centre_from_the_mask(
+  scan, given, others
+):
+  entry, folder = scan
+  direction, *points = json.loads((folder / "ctd.json").read_text())
+  kept = [point for point in points if point["label"] in given]
+  if others == "NaN":
+    lost = [point for point in points if point["label"] not in given]
+    kept += [point | {"X": None} for point in lost]
+  (folder / "ctd.json").write_text(json.dumps([direction, *kept]))
+  loaded = load(Case(**entry))
+  case = convert(loaded, SPACING)
+  assert case.record.centre_kind == ("body" if given else "derived")
+  assert sorted(case.record.centres) == [20, 21]
+  for code, point in case.record.centres.items():
+    off_mm = np.linalg.norm(to_world(case, point) - CENTRES[code])
+    assert off_mm < (1e-3 if code in given else 2.5)
+  said = [f.message for f in check(loaded) if f.code == "unknown"]
+  assert said == ([] if given else ["ctd.json holds no point of a vertebra."])
 
 
 def test_a_scan_without_mask_is_unknown_but_for_background_boxes(scan):

@@ -171,17 +171,21 @@ def _centres(
   cut: tuple[int, ...],
 ) -> tuple[Centres, str]:
   """Body centres; a centre of mass of a vertebra is no substitute for one."""
+  given: Centres = {}
   if loaded.centre_kind in ("body", "subregions"):
     points = np.array(list(loaded.centres.values()), float).reshape(-1, 3)
-    places = grid.to_voxel(points)[:, ::-1].tolist()
-    return {
-      code: (depth, height, width)
-      for code, (depth, height, width) in zip(loaded.centres, places)
-    }, "body" if loaded.centre_kind == "body" else "derived"
+    for code, (d, h, w) in zip(
+      loaded.centres, grid.to_voxel(points)[:, ::-1].tolist()
+    ):
+      given[code] = (d, h, w)
   if loaded.labels is not None:
-    found = bodies.derive_centres(labels, grid.spacing[0], cut)
-    return found, "derived"
-  return {}, "none"
+    # Of whole vertebrae without a point, too: without a centre the numbering
+    # would learn a gap there.
+    left_out = bodies.derive_centres(labels, grid.spacing[0], {*cut, *given})
+    given = {**left_out, **given}
+    if loaded.centre_kind != "body":
+      return given, "derived"
+  return given, "body" if given else "none"
 
 
 def _boxes(loaded: Loaded, grid: Grid) -> tuple[tuple[float, ...], ...]:
