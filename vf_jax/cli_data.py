@@ -70,6 +70,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
   )
   merge.add_argument("stores", nargs="+", metavar="[NAME=]STORE")
   merge.add_argument("--out", required=True, metavar="STORE")
+  merge.add_argument(
+    "--prune",
+    action="store_true",
+    help="remove cases from --out that the stores given do not have (without "
+    "it the run is refused)",
+  )
   merge.set_defaults(run=_merge)
 
   phantom = commands.add_parser(
@@ -276,7 +282,8 @@ def _merge(options: argparse.Namespace) -> int:
   for word in options.stores:
     prefix, mark, path = word.partition("=")
     stores.append((prefix, path) if mark else ("", word))
-  print(f"{merge(stores, options.out)} cases -> {options.out}")
+  count = merge(stores, options.out, prune=options.prune)
+  print(f"{count} cases -> {options.out}")
   return DONE
 
 

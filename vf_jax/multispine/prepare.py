@@ -15,7 +15,7 @@ import os
 import pathlib
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from vf_jax.errors import InputError, VfError
@@ -29,9 +29,9 @@ from vf_jax.multispine.record import SCHEMA
 from vf_jax.multispine.sources import find_cases, recognise
 from vf_jax.multispine.store_writer import (
   finish,
+  refuse_others,
   write_case,
   writing,
-  written_cases,
   written_fingerprint,
 )
 from vf_jax.telemetry import run_facts
@@ -150,7 +150,7 @@ def prepare(
   with writing(store):
     asked = {case.name for case in cases}
     if not prune:
-      _refuse_others(store, asked)
+      refuse_others(store, asked, "archives")
     outcomes = _run(
       cases, store, spacing_mm, workers, scheduler, describe, report
     )
@@ -168,22 +168,6 @@ def prepare(
       pathlib.Path(store) / "run.json", json.dumps(facts, indent=1) + "\n"
     )
   return outcomes
-
-
-def _refuse_others(
-  store: str | os.PathLike[str], asked: Collection[str]
-) -> None:
-  """Keeps a run from removing cases that nobody spoke of."""
-  others = [name for name in written_cases(store) if name not in asked]
-  if others:
-    cases = "1 case" if len(others) == 1 else f"{len(others)} cases"
-    raise InputError(
-      store,
-      f"holds {cases} that the archives given do not have, the first is "
-      f"'{others[0]}'.",
-      "name all archives of the store again, in the same order, or give "
-      "--prune to remove such cases.",
-    )
 
 
 def _run(cases, store, spacing_mm, workers, scheduler, describe, report):
