@@ -133,6 +133,18 @@ def test_what_is_left_out_follows_from_the_files(one):
   assert case.annotates == frozenset()
 
 
+def test_an_optional_lesion_table_that_is_not_there_is_no_table_of_none(one):
+  rest = "mask: a.nii.gz, optional: [lesions], annotates: [masks, lesions]"
+  (case,) = one(f"case: x, lesions: t/boxes.csv, {rest}")
+  assert (case.lesions, case.annotates) == (None, {"masks"})
+  assert case.notes == (
+    "boxes.csv does not exist: nothing is known of its lesions.",
+  )
+  (case,) = one(f"case: x, lesions: ~, {rest}", defaults=", lesions: t.csv")
+  assert (case.lesions, case.annotates) == (None, {"masks", "lesions"})
+  assert case.notes == ()
+
+
 def test_defaults_and_placeholders_of_named_cases(make_tree):
   root = make_tree("ct/a.nii.gz", "ct/b.nii.gz", "seg/a.nii.gz")
   text = """

@@ -66,6 +66,13 @@ def make_case(
     tasks = {
       values.one_of("annotates", t, TASKS) for t in values.words("annotates")
     }
+  notes = values.words("notes")
+  if boxes is None and "lesions" in entry:
+    # An optional table that is not there; it is an empty `lesions` that, with
+    # `annotates`, says that the scan has none.
+    tasks.discard("lesions")
+    table = pathlib.PurePath(values.text("lesions")).name
+    notes.append(f"{table} does not exist: nothing is known of its lesions.")
   centroids = lesions = None
   if points is not None:
     lml = points.suffix.casefold() == ".lml"
@@ -103,7 +110,7 @@ def make_case(
     background_boxes=values.boxes(),
     margin_mm=values.margin(),
     seed=values.whole("seed", entry.get("seed", "0")),
-    notes=tuple(values.words("notes")),
+    notes=tuple(notes),
   )
 
 
