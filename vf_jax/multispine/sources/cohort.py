@@ -31,11 +31,17 @@ from vf_jax.multispine.case import Case
 from vf_jax.multispine.sources.cohort_entry import (
   DOCS,
   KEYS,
+  is_annotated,
   make_case,
   said_nothing,
   suggestion,
 )
-from vf_jax.multispine.sources.listing import Listing, list_tree, split_suffix
+from vf_jax.multispine.sources.listing import (
+  Listing,
+  list_tree,
+  split_suffix,
+  warn_left_out,
+)
 from vf_jax.multispine.sources.patterns import (
   PLACEHOLDERS,
   fill,
@@ -62,6 +68,7 @@ def find(
 
   Returns:
     The cases, in the order of the file; those of a search sorted by name.
+    Images without an annotation are left out with a warning.
 
   Raises:
     InputError: for unknown keys, malformed values, names that are there twice
@@ -93,7 +100,9 @@ def find(
     listing = listing or list_tree(folder)
     cases += _searched(file, where, listing, entry)
   _refuse_twins(file, cases)
-  return tuple(cases)
+  left_out = [case.name for case in cases if not is_annotated(case)]
+  warn_left_out(file, left_out, "no annotation")
+  return tuple(case for case in cases if is_annotated(case))
 
 
 def _locate(path: pathlib.Path) -> pathlib.Path:

@@ -114,6 +114,23 @@ def make_case(
   )
 
 
+def is_annotated(case: Case) -> bool:
+  """Whether a case teaches anything; its image alone does not.
+
+  Args:
+    case: of an entry.
+
+  Returns:
+    False without a mask, points, boxes, or the word that it has no lesions.
+  """
+  files = (case.mask, case.centroids, case.lesions)
+  return (
+    any(file is not None for file in files)
+    or bool(case.background_boxes)
+    or "lesions" in case.annotates
+  )
+
+
 def said_nothing(value: Any) -> bool:
   """Whether a value of the file is left empty."""
   return isinstance(value, str) and value.strip().casefold() in _NOTHING
