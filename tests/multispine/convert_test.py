@@ -172,6 +172,17 @@ def test_a_scan_without_mask_is_unknown_but_for_background_boxes(scan):
   assert len(case.record.boxes) == 1
 
 
+def test_background_boxes_change_only_what_a_mask_does_not_know(scan):
+  entry, folder = scan
+  entry["mask"] = MaskFile(folder / "mask.nii.gz", "verse", {21: 255})
+  before = prepare_case(entry, SPACING).labels
+  corners = [tuple(np.add(MIDDLE, side).tolist()) for side in (-60, 60)]
+  entry["background_boxes"] = (tuple(corners),)
+  after = prepare_case(entry, SPACING).labels
+  assert (before == 20).any()
+  np.testing.assert_array_equal(after, np.where(before == 255, 0, before))
+
+
 def test_a_mask_without_its_scan_gets_room_for_modelled_bones(scan):
   entry, _ = scan
   del entry["image"], entry["lesions"]

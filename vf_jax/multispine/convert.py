@@ -157,11 +157,12 @@ def _mark_background(
   low_mm: np.ndarray,
   high_mm: np.ndarray,
 ) -> None:
-  """Declares a box (corners in mm RAS+) free of vertebrae."""
+  """Declares what is unknown in a box (corners, mm RAS+) free of vertebrae."""
   corners = grid.to_voxel(np.stack([low_mm, high_mm]).astype(float))
   low = np.maximum(np.ceil(corners.min(axis=0)), 0).astype(int)[::-1]
   high = (np.floor(corners.max(axis=0)).astype(int) + 1)[::-1]
-  labels[tuple(slice(a, max(a, b)) for a, b in zip(low, high))] = 0
+  inside = labels[tuple(slice(a, max(a, b)) for a, b in zip(low, high))]
+  inside[inside == IGNORE] = 0
 
 
 def _centres(
