@@ -344,10 +344,14 @@ def _split(options: argparse.Namespace) -> int:
     split = splits.make_split(records, name, options.seed, shares)
   splits.write_split(options.out, split)
   for leak in split.leaks:
-    cases = ", ".join(f"{case} ({part})" for case, part in leak.cases.items())
+    cases = ", ".join(
+      f"{case} ({part}, now {now})"
+      if part != (now := split.part_of(case))
+      else f"{case} ({part})"
+      for case, part in leak.cases.items()
+    )
     print(
-      f"vf-jax: leak: {cases}: {' '.join(leak.reasons)} All are in "
-      f"'{leak.moved_to}' now.",
+      f"vf-jax: leak: one patient by {', '.join(leak.reasons)}: {cases}",
       file=sys.stderr,
     )
   counts = ", ".join(f"{len(c)} {part}" for part, c in split.parts.items())

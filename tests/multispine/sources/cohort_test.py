@@ -122,7 +122,7 @@ def test_words_of_yaml_stay_words(one):
 def test_what_is_left_out_follows_from_the_files(one):
   (case,) = one("case: x, mask: a.nii.gz")
   assert (case.mask_kind, case.annotates) == ("expert", {"masks", "levels"})
-  assert (case.subject, case.licence) == ("x", "unknown")
+  assert (case.subject, case.licence) == ("d/x", "unknown")
   (case,) = one("case: x, image: a.nii.gz, centroids: p.lml", "p.lml")
   assert (case.centroids.format, case.annotates) == ("lml", {"levels"})
   (case,) = one("case: x, image: a.nii.gz, lesions: t.csv", "t.csv")
@@ -130,6 +130,20 @@ def test_what_is_left_out_follows_from_the_files(one):
   assert case.mask_kind == "none"
   (case,) = one("case: x, mask: a.nii.gz, annotates: []")
   assert case.annotates == frozenset()
+
+
+def test_a_case_without_a_subject_is_a_patient_of_its_site(make_tree):
+  root = make_tree("a.nii.gz")
+  text = """
+defaults: {{domain: {site}, mask: a.nii.gz}}
+cases: [{{case: '1'}}, {{case: '2'}}, {{case: 2-late, subject: '2'}}]
+"""
+  x, y = (
+    find_cases("cohort", write(root, text.format(site=site)))
+    for site in ("site-x", "site-y")
+  )
+  assert [case.subject for case in x] == ["site-x/1", "2", "2"]
+  assert [case.subject for case in y] == ["site-y/1", "2", "2"]
 
 
 def test_images_without_any_annotation_are_left_out_with_a_warning(make_tree):

@@ -17,6 +17,7 @@ one, so that `case: 001` stays 001 and `domain: no` is no truth value.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -31,6 +32,7 @@ from vf_jax.multispine.case import Case
 from vf_jax.multispine.sources.cohort_entry import (
   DOCS,
   KEYS,
+  default_subject,
   is_annotated,
   make_case,
   said_nothing,
@@ -100,6 +102,7 @@ def find(
     listing = listing or list_tree(folder)
     cases += _searched(file, where, listing, entry)
   _refuse_twins(file, cases)
+  cases = _joined(cases)
   left_out = [case.name for case in cases if not is_annotated(case)]
   warn_left_out(file, left_out, "no annotation")
   return tuple(case for case in cases if is_annotated(case))
@@ -248,6 +251,18 @@ def _default_name(names: tuple[str, ...]) -> str:
   if "case" in names:
     return "{case}"
   return "-".join(f"{{{name}}}" for name in names)
+
+
+def _joined(cases: list[Case]) -> list[Case]:
+  """Gives a case without a subject the one that others name after it."""
+  named = {case.subject for case in cases}
+  return [
+    dataclasses.replace(case, subject=case.name)
+    if case.name in named
+    and case.subject == default_subject(case.domain, case.name)
+    else case
+    for case in cases
+  ]
 
 
 def _refuse_twins(file: pathlib.Path, cases: Iterable[Case]) -> None:

@@ -87,11 +87,12 @@ def make_case(
     lesions = LesionFile(
       boxes, values.text("lesion_key", image.name if image else None)
     )
+  domain = values.text("domain")
   return Case(
     name=name,
     source="cohort",
-    domain=values.text("domain"),
-    subject=values.text("subject", name),
+    domain=domain,
+    subject=values.text("subject", default_subject(domain, name)),
     series=values.text("series", "ct"),
     licence=values.text("licence", "unknown"),
     image=image,
@@ -112,6 +113,19 @@ def make_case(
     seed=values.whole("seed", entry.get("seed", "0")),
     notes=tuple(notes),
   )
+
+
+def default_subject(domain: str, name: str) -> str:
+  """The patient of a case that names none: sites number theirs alike.
+
+  Args:
+    domain: of the case.
+    name: of the case.
+
+  Returns:
+    The subject.
+  """
+  return f"{domain}/{name}"
 
 
 def is_annotated(case: Case) -> bool:
