@@ -17,7 +17,7 @@ import pytest
 from drawn_scan import CENTRES, write_scan
 
 from vf_jax import cli
-from vf_jax.errors import ConfigError, InputError
+from vf_jax.errors import ConfigError, InputError, InputWarning
 from vf_jax.multispine import convert, engine
 from vf_jax.multispine.prepare import find_all, prepare
 from vf_jax.multispine.store import Store
@@ -326,7 +326,11 @@ def test_verify_names_what_is_damaged(prepared, tmp_path, capsys):
 
 
 def test_cases_of_one_name_in_two_archives_are_told_apart(archive):
-  cases = find_all([f"verse={archive}", f"verse={archive}"])
+  said = (
+    "has 4 names of archives before it: sub-verse900 is called sub-verse900-2"
+  )
+  with pytest.warns(InputWarning, match=said):
+    cases = find_all([f"verse={archive}", f"verse={archive}"])
   assert [c.name for c in cases[:4]] == list(SUBJECTS)
   assert [c.name for c in cases[4:]] == [f"{s}-2" for s in SUBJECTS]
   assert {c.subject for c in cases[4:]} == {c.subject for c in cases[:4]}

@@ -225,6 +225,21 @@ def identities(record: CaseLike) -> Iterator[tuple[str, str]]:
         yield "same file", digest[:16]
 
 
+def case_digests(record: CaseLike) -> tuple[str, ...]:
+  """By which a case is known again, whatever it is called.
+
+  Args:
+    record: a case.
+
+  Returns:
+    Digests of its domain and patient and, with an image, of its voxels. Cases
+    that share none are not the same; either may change by a correction.
+  """
+  patient = f"{record.domain}/{record.source}/{record.subject}"
+  digest = hashlib.sha256(patient.encode("utf-8", "replace")).hexdigest()
+  return tuple(d[:16] for d in (digest, record.voxels) if d)
+
+
 def _known_by_name(record: CaseLike) -> Iterator[tuple[str, str]]:
   """Scans that several archives hold, each under a name of its own."""
   names = " ".join((record.case, record.subject, record.series, *record.files))

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from vf_jax.errors import InputError, VfError
+from vf_jax.errors import InputError, VfError, warn_input
 from vf_jax.io.atomic import write_text
 from vf_jax.multispine.case import Case, MaskFile, MaskFiles
 from vf_jax.multispine.checks.check import Finding, check, format_findings
@@ -79,7 +79,7 @@ def find_all(archives: Sequence[str]) -> tuple[Case, ...]:
 
   Returns:
     Cases with unique names: of several cases of one name the later archives'
-    get '-2', '-3', ... added.
+    get '-2', '-3', ... added, with a warning.
 
   Raises:
     InputError: if an archive is not recognised or holds no case.
@@ -87,12 +87,21 @@ def find_all(archives: Sequence[str]) -> tuple[Case, ...]:
   found: dict[str, Case] = {}
   for archive in archives:
     kind, path = _split_archive(archive)
+    renamed = []
     for case in find_cases(kind, path):
       name, count = case.name, 1
       while name in found:
         count += 1
         name = f"{case.name}-{count}"
       found[name] = dataclasses.replace(case, name=name)
+      if name != case.name:
+        renamed.append(f"{case.name} is called {name}")
+    if renamed:
+      warn_input(
+        path,
+        f"has {len(renamed)} names of archives before it: {renamed[0]} in the "
+        "store. Name the archives in this order the next time, too.",
+      )
   return tuple(found.values())
 
 
