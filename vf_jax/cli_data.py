@@ -70,6 +70,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
   )
   merge.add_argument("stores", nargs="+", metavar="[NAME=]STORE")
   merge.add_argument("--out", required=True, metavar="STORE")
+  merge.add_argument(
+    "--prune",
+    action="store_true",
+    help="remove cases from --out that the stores given do not have (without "
+    "it the run is refused)",
+  )
   merge.set_defaults(run=_merge)
 
   phantom = commands.add_parser(
@@ -228,9 +234,30 @@ def _prepare(options: argparse.Namespace) -> int:
   print(
     f"{len(outcomes)} cases: {parts}" + _arrow(options.out if listed else None)
   )
+  if listed:
+    _tell_warnings(options.out)
   if counts["failed"]:
     return FAILED
   return REFUSED if counts["refused"] else DONE
+
+
+def _tell_warnings(store: str) -> None:
+  """Names the cases with warnings, those that an earlier run wrote too."""
+  from vf_jax.multispine.store import Store
+
+  found = [
+    record.case
+    for record in Store(store).records
+    if any(text.startswith("warning: ") for text in record.findings)
+  ]
+  if found:
+    count = "1 case" if len(found) == 1 else f"{len(found)} cases"
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    print(
+      f"vf-jax: {count} with warnings: {', '.join(found[:5])}{more} "
+      "(see --check-only or --report)",
+      file=sys.stderr,
+    )
 
 
 def _arrow(path: str | None) -> str:
@@ -255,7 +282,8 @@ def _merge(options: argparse.Namespace) -> int:
   for word in options.stores:
     prefix, mark, path = word.partition("=")
     stores.append((prefix, path) if mark else ("", word))
-  print(f"{merge(stores, options.out)} cases -> {options.out}")
+  count = merge(stores, options.out, prune=options.prune)
+  print(f"{count} cases -> {options.out}")
   return DONE
 
 
@@ -316,10 +344,14 @@ def _split(options: argparse.Namespace) -> int:
     split = splits.make_split(records, name, options.seed, shares)
   splits.write_split(options.out, split)
   for leak in split.leaks:
-    cases = ", ".join(f"{case} ({part})" for case, part in leak.cases.items())
+    cases = ", ".join(
+      f"{case} ({part}, now {now})"
+      if part != (now := split.part_of(case))
+      else f"{case} ({part})"
+      for case, part in leak.cases.items()
+    )
     print(
-      f"vf-jax: leak: {cases}: {' '.join(leak.reasons)} All are in "
-      f"'{leak.moved_to}' now.",
+      f"vf-jax: leak: one patient by {', '.join(leak.reasons)}: {cases}",
       file=sys.stderr,
     )
   counts = ", ".join(f"{len(c)} {part}" for part, c in split.parts.items())

@@ -7,6 +7,8 @@ orientation; what is made of the files is held against the definition.
 
 from __future__ import annotations
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -130,6 +132,29 @@ def test_without_centroids_the_centres_come_from_the_mask(scan):
     assert np.linalg.norm(to_world(case, point) - CENTRES[code]) < 2.5
 
 
+@pytest.mark.parametrize("given", [(), (20,)])
+@pytest.mark.parametrize("others", ["absent", "NaN"])
+def test_a_level_without_a_point_has_its_centre_from_the_mask(
+  scan, given, others
+):
+  entry, folder = scan
+  direction, *points = json.loads((folder / "ctd.json").read_text())
+  kept = [point for point in points if point["label"] in given]
+  if others == "NaN":
+    lost = [point for point in points if point["label"] not in given]
+    kept += [point | {"X": None} for point in lost]
+  (folder / "ctd.json").write_text(json.dumps([direction, *kept]))
+  loaded = load(Case(**entry))
+  case = convert(loaded, SPACING)
+  assert case.record.centre_kind == ("body" if given else "derived")
+  assert sorted(case.record.centres) == [20, 21]
+  for code, point in case.record.centres.items():
+    off_mm = np.linalg.norm(to_world(case, point) - CENTRES[code])
+    assert off_mm < (1e-3 if code in given else 2.5)
+  said = [f.message for f in check(loaded) if f.code == "unknown"]
+  assert said == ([] if given else ["ctd.json holds no point of a vertebra."])
+
+
 def test_a_scan_without_mask_is_unknown_but_for_background_boxes(scan):
   entry, _ = scan
   for key in ("mask", "centroids"):
@@ -145,6 +170,17 @@ def test_a_scan_without_mask_is_unknown_but_for_background_boxes(scan):
   assert case.depth is None
   assert (case.record.centre_kind, case.record.mask_kind) == ("none", "none")
   assert len(case.record.boxes) == 1
+
+
+def test_background_boxes_change_only_what_a_mask_does_not_know(scan):
+  entry, folder = scan
+  entry["mask"] = MaskFile(folder / "mask.nii.gz", "verse", {21: 255})
+  before = prepare_case(entry, SPACING).labels
+  corners = [tuple(np.add(MIDDLE, side).tolist()) for side in (-60, 60)]
+  entry["background_boxes"] = (tuple(corners),)
+  after = prepare_case(entry, SPACING).labels
+  assert (before == 20).any()
+  np.testing.assert_array_equal(after, np.where(before == 255, 0, before))
 
 
 def test_a_mask_without_its_scan_gets_room_for_modelled_bones(scan):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from vf_jax.cli import main
+from vf_jax.cli import REFUSED, main
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.multispine.merge import merge
@@ -54,3 +54,22 @@ def test_what_does_not_mix_is_refused(tmp_path, two, make_case):
   with pytest.raises(InputError, match="one of the stores"):
     merge([("", two[0])], two[0])
   assert not (tmp_path / "all").exists()
+
+
+def test_other_cases_are_removed_only_when_asked(
+  tmp_path, two, make_case, capsys
+):
+  out = _store(tmp_path / "all", 2.0, make_case("z"), make_case("a", seed=9))
+  before = Store(out).case(0).path / "case.json"
+  command = ["merge", str(two[0]), str(two[1]), "--out", str(out)]
+  held = before.read_bytes()
+  assert main(command) == REFUSED
+  said = capsys.readouterr().err
+  assert "holds 1 case that the stores given do not have" in said
+  assert "'z'" in said
+  assert "--prune" in said
+  assert Store(out).names == ("a", "z")
+  assert before.read_bytes() == held
+  assert main([*command, "--prune"]) == 0
+  assert Store(out).names == ("a", "b", "c")
+  assert not (out / "cases" / "z").exists()

@@ -17,7 +17,7 @@ import pytest
 from drawn_scan import CENTRES, write_scan
 
 from vf_jax import cli
-from vf_jax.errors import ConfigError, InputError
+from vf_jax.errors import ConfigError, InputError, InputWarning
 from vf_jax.multispine import convert, engine
 from vf_jax.multispine.prepare import find_all, prepare
 from vf_jax.multispine.store import Store
@@ -191,6 +191,27 @@ def test_a_refused_case_stops_no_other(archive, prepared, tmp_path, capsys):
   assert kept.items() <= content(tmp_path / "s").items()
 
 
+def test_cases_with_warnings_are_named(tmp_path, capsys):
+  write_scan(tmp_path)
+  cohort = tmp_path / "cohort.yaml"
+  files = "domain: d, image: ct.nii.gz, mask: mask.nii.gz"
+  command = ["prepare", str(cohort), "--out", str(tmp_path / "s"), "--spacing",
+             "4", "--workers", "0"]  # fmt: skip
+  for notes, said in (
+    (("", ""), None),
+    (("metal", ""), "1 case with warnings: a (see --check-only or --report)"),
+    (("metal", "x"), "2 cases with warnings: a, b (see"),
+    (("metal", "x"), "2 cases with warnings: a, b (see"),  # kept ones, too
+  ):
+    cohort.write_text(
+      f"defaults: {{{files}}}\ncases:\n"
+      f"- {{case: a, notes: [{notes[0]}]}}\n- {{case: b, notes: [{notes[1]}]}}"
+    )
+    assert cli.main(command) == cli.DONE
+    err = capsys.readouterr().err
+    assert said in err if said else "warning" not in err
+
+
 def test_cases_of_other_archives_are_removed_only_when_asked(
   archive, prepared, tmp_path, capsys
 ):
@@ -305,7 +326,11 @@ def test_verify_names_what_is_damaged(prepared, tmp_path, capsys):
 
 
 def test_cases_of_one_name_in_two_archives_are_told_apart(archive):
-  cases = find_all([f"verse={archive}", f"verse={archive}"])
+  said = (
+    "has 4 names of archives before it: sub-verse900 is called sub-verse900-2"
+  )
+  with pytest.warns(InputWarning, match=said):
+    cases = find_all([f"verse={archive}", f"verse={archive}"])
   assert [c.name for c in cases[:4]] == list(SUBJECTS)
   assert [c.name for c in cases[4:]] == [f"{s}-2" for s in SUBJECTS]
   assert {c.subject for c in cases[4:]} == {c.subject for c in cases[:4]}

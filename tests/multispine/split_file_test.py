@@ -1,12 +1,13 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from vf_jax.errors import InputError
-from vf_jax.multispine.identity import Group
+from vf_jax.multispine.identity import Group, case_digests
 from vf_jax.multispine.split_file import (
   Leak,
   Split,
@@ -32,6 +33,18 @@ _SPLIT = Split(
 
 
 @pytest.fixture
+def records(make_case):
+  """Cases of these names."""
+
+  def make(names, **more):
+    return [
+      make_case(name, **({"subject": name} | more)).record for name in names
+    ]
+
+  return make
+
+
+@pytest.fixture
 def path(tmp_path):
   write_split(tmp_path / "s.json", _SPLIT)
   return tmp_path / "s.json"
@@ -46,8 +59,8 @@ def _forge(path, change):
   path.write_text(json.dumps(content), "utf-8")
 
 
-def test_a_split_comes_back_and_has_the_same_bytes(path, tmp_path):
-  assert read_split(path, "abcdef") == _SPLIT
+def test_a_split_comes_back_and_has_the_same_bytes(path, records, tmp_path):
+  assert read_split(path, records("abcdef")) == _SPLIT
   write_split(tmp_path / "t.json", read_split(path))
   assert (tmp_path / "t.json").read_bytes() == path.read_bytes()
 
@@ -69,9 +82,33 @@ def test_layout_of_the_text_does_not_matter(path):
   assert read_split(path) == _SPLIT
 
 
-def test_cases_that_are_not_in_the_store_are_refused(path):
+def test_cases_that_are_not_in_the_store_are_refused(path, records):
   with pytest.raises(InputError, match=r"not in the store: d, e\."):
-    read_split(path, ["a", "b", "c"])
+    read_split(path, records("abc"))
+
+
+def test_names_that_mean_other_cases_are_refused(tmp_path, records):
+  path = tmp_path / "s.json"
+  made = [*records("abc"), *records("def", voxels="")]
+  digests = {record.case: case_digests(record) for record in made}
+  write_split(path, dataclasses.replace(_SPLIT, digests=digests))
+  assert read_split(path, made).digests == digests
+  # An image that was mended, a domain that was renamed, and a new case.
+  read_split(path, [*records("abc", voxels="22"), *made[3:]])
+  read_split(path, [*records("abc", domain="x"), *made[3:], *records("g")])
+  for changed in (
+    [*records("ab", domain="x", voxels="22"), *made[2:]],
+    [*records("ab", subject="p9", voxels="22"), *made[2:]],
+  ):
+    with pytest.raises(InputError, match=r"other scans .* names: a, b\."):
+      read_split(path, changed)
+  with pytest.raises(InputError, match=r"other scans .* names: d\."):
+    read_split(path, [*made[:3], *records("d", domain="x"), *made[4:]])
+
+
+def test_an_older_file_without_digests_is_read(path, records):
+  _forge(path, lambda content: content.pop("digests"))
+  assert read_split(path, records("abcdef", domain="x", voxels="22")) == _SPLIT
 
 
 def test_a_case_that_is_there_twice_is_refused(path):

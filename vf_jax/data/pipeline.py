@@ -151,7 +151,7 @@ def cases_of_part(store: Store, split: str, part: str) -> tuple[int, ...]:
   """
   if not split:
     return tuple(range(len(store)))
-  found = read_split(split, store.names)
+  found = read_split(split, store.records)
   if leaks := find_leaks(found, store.records):
     cases = ", ".join(f"{c} ({p})" for c, p in sorted(leaks[0].cases.items()))
     more = f"; {len(leaks) - 1} more are" if len(leaks) > 1 else ""

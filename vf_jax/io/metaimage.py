@@ -26,7 +26,7 @@ from vf_jax.io.metaimage_header import (
   parse_data_file,
   parse_header,
 )
-from vf_jax.io.nifti import MAX_BYTES
+from vf_jax.io.nifti import MAX_BYTES, one_volume
 from vf_jax.io.stream import open_bytes
 from vf_jax.io.values import settle, settle_labels
 from vf_jax.scratch import empty, release, slabs
@@ -167,7 +167,7 @@ def _load(
 
 def _frame(header: MetaHeader, index: int | None, name: str) -> int:
   """Which volume of the file to take."""
-  fix = f"choose one with --index 0 to {header.frames - 1}."
+  fix = one_volume(header.frames)
   if index is None and header.frames > 1:
     raise InputError(name, f"holds {header.frames} volumes.", fix)
   if not 0 <= (index or 0) < header.frames:

@@ -151,21 +151,32 @@ def _load(
 
 def _frame(header: NiftiHeader, index: int | None, name: str) -> int:
   """Which volume of the file to take."""
-  if index is None:
-    if header.frames == 1:
-      return 0
+  if index is None and header.frames > 1:
     raise InputError(
-      name,
-      f"holds {header.frames} volumes.",
-      f"choose one with --index 0 to {header.frames - 1}.",
+      name, f"holds {header.frames} volumes.", one_volume(header.frames)
     )
-  if not 0 <= index < header.frames:
+  if not 0 <= (index or 0) < header.frames:
     raise InputError(
       name,
       f"has no volume {index}: it holds {header.frames}.",
-      f"choose one with --index 0 to {header.frames - 1}.",
+      one_volume(header.frames),
     )
-  return index
+  return index or 0
+
+
+def one_volume(frames: int) -> str:
+  """Says how to take one volume of a file, whichever command reads it.
+
+  Args:
+    frames: how many the file holds.
+
+  Returns:
+    A sentence for an error.
+  """
+  return (
+    "write one of them to a file of its own, or, for `vf-jax predict`, "
+    f"choose one with --index 0 to {frames - 1}."
+  )
 
 
 def _check_size(

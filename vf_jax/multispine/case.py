@@ -103,7 +103,7 @@ class Case:
     origin: archive, version or DOI.
     tissues: 'totalsegmentator' if the mask names all organs too.
     background_boxes: corners, mm RAS+, of regions known to hold no vertebra,
-      for images without a mask.
+      for images without a mask; of one with a mask, for what is unknown in it.
     margin_mm: keep only this much around the vertebrae; None keeps all.
     seed: of the bones modelled around a mask without its image.
     notes: known faults of this case, in words.

@@ -157,11 +157,12 @@ def _mark_background(
   low_mm: np.ndarray,
   high_mm: np.ndarray,
 ) -> None:
-  """Declares a box (corners in mm RAS+) free of vertebrae."""
+  """Declares what is unknown in a box (corners, mm RAS+) free of vertebrae."""
   corners = grid.to_voxel(np.stack([low_mm, high_mm]).astype(float))
   low = np.maximum(np.ceil(corners.min(axis=0)), 0).astype(int)[::-1]
   high = (np.floor(corners.max(axis=0)).astype(int) + 1)[::-1]
-  labels[tuple(slice(a, max(a, b)) for a, b in zip(low, high))] = 0
+  inside = labels[tuple(slice(a, max(a, b)) for a, b in zip(low, high))]
+  inside[inside == IGNORE] = 0
 
 
 def _centres(
@@ -171,17 +172,21 @@ def _centres(
   cut: tuple[int, ...],
 ) -> tuple[Centres, str]:
   """Body centres; a centre of mass of a vertebra is no substitute for one."""
+  given: Centres = {}
   if loaded.centre_kind in ("body", "subregions"):
     points = np.array(list(loaded.centres.values()), float).reshape(-1, 3)
-    places = grid.to_voxel(points)[:, ::-1].tolist()
-    return {
-      code: (depth, height, width)
-      for code, (depth, height, width) in zip(loaded.centres, places)
-    }, "body" if loaded.centre_kind == "body" else "derived"
+    for code, (d, h, w) in zip(
+      loaded.centres, grid.to_voxel(points)[:, ::-1].tolist()
+    ):
+      given[code] = (d, h, w)
   if loaded.labels is not None:
-    found = bodies.derive_centres(labels, grid.spacing[0], cut)
-    return found, "derived"
-  return {}, "none"
+    # Of whole vertebrae without a point, too: without a centre the numbering
+    # would learn a gap there.
+    left_out = bodies.derive_centres(labels, grid.spacing[0], {*cut, *given})
+    given = {**left_out, **given}
+    if loaded.centre_kind != "body":
+      return given, "derived"
+  return given, "body" if given else "none"
 
 
 def _boxes(loaded: Loaded, grid: Grid) -> tuple[tuple[float, ...], ...]:

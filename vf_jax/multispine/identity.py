@@ -83,10 +83,6 @@ class CaseLike(Protocol):
     """Vertebrae that its points or its mask show."""
 
   @property
-  def mask_kind(self) -> str:
-    """'expert', 'network', 'synthetic' or 'none'."""
-
-  @property
   def origin(self) -> str:
     """Archive, version or DOI; phantoms say that they are phantoms."""
 
@@ -214,7 +210,7 @@ def identities(record: CaseLike) -> Iterator[tuple[str, str]]:
   Yields:
     Kind and value; two cases that share one show the same patient.
   """
-  if _is_phantom(record):
+  if record.origin.startswith(PHANTOM):
     # Its names are those of the archive that it imitates.
     yield "phantom", f"{record.source}/{record.subject}"
   else:
@@ -229,9 +225,19 @@ def identities(record: CaseLike) -> Iterator[tuple[str, str]]:
         yield "same file", digest[:16]
 
 
-def _is_phantom(record: CaseLike) -> bool:
-  """By its origin too: a phantom without masks has none to call synthetic."""
-  return record.mask_kind == "synthetic" or record.origin.startswith(PHANTOM)
+def case_digests(record: CaseLike) -> tuple[str, ...]:
+  """By which a case is known again, whatever it is called.
+
+  Args:
+    record: a case.
+
+  Returns:
+    Digests of its domain and patient and, with an image, of its voxels. Cases
+    that share none are not the same; either may change by a correction.
+  """
+  patient = f"{record.domain}/{record.source}/{record.subject}"
+  digest = hashlib.sha256(patient.encode("utf-8", "replace")).hexdigest()
+  return tuple(d[:16] for d in (digest, record.voxels) if d)
 
 
 def _known_by_name(record: CaseLike) -> Iterator[tuple[str, str]]:

@@ -102,11 +102,14 @@ def load(case: Case, digests: Mapping[str, str] | None = None) -> Loaded:
     first = image if image is not None else codes
     assert first is not None, "Case refuses to have neither"
     points, kind = _read_centres(case.centroids, first.grid)
+    unknown = []
+    if case.centroids is not None and not points:
+      name = case.centroids.path.name
+      unknown.append(f"{name} holds no point of a vertebra.")
     if kind == "none" and case.subregions is not None and codes is not None:
       points = _body_centres(case.subregions, codes)
       kind = "subregions"
     boxes: tuple[LesionBox, ...] = ()
-    unknown = []
     if case.lesions is not None:
       table = lesions.read_blds(case.lesions.path)
       boxes = table.get(case.lesions.key, ())
@@ -388,4 +391,4 @@ def _read_centres(
     for level, point in table.positions.items()
     if level.name != "sacrum"
   }
-  return kept, table.kind
+  return kept, table.kind if kept else "none"

@@ -12,26 +12,30 @@ from collections.abc import Sequence
 from vf_jax.errors import InputError
 from vf_jax.io.atomic import write_text
 from vf_jax.multispine.store import Store
-from vf_jax.multispine.store_writer import finish, writing
+from vf_jax.multispine.store_writer import finish, refuse_others, writing
 
 
 def merge(
   stores: Sequence[tuple[str, str | os.PathLike[str]]],
   target: str | os.PathLike[str],
+  *,
+  prune: bool = False,
 ) -> int:
   """Copies the cases of several stores into one.
 
   Args:
     stores: (prefix, store); with a prefix, its domains are called
       PREFIX-DOMAIN, so that phantoms of a domain are not taken for it.
-    target: the new store, made if missing; what it held is replaced.
+    target: the new store, made if missing; cases of the same names are
+      replaced.
+    prune: remove other cases that it holds; without it such a store is refused.
 
   Returns:
     The number of cases.
 
   Raises:
-    InputError: if a store cannot be read, voxel edges differ, or two stores
-      hold a case of one name.
+    InputError: if a store cannot be read, voxel edges differ, two stores hold a
+      case of one name, or the target holds cases of others.
   """
   found = [(prefix, Store(path)) for prefix, path in stores]
   origin: dict[str, Store] = {}
@@ -55,6 +59,8 @@ def merge(
   if any(folder.resolve() == pathlib.Path(s.path).resolve() for _, s in found):
     raise InputError(folder, "is one of the stores.", "name another --out.")
   with writing(folder):
+    if not prune:
+      refuse_others(folder, origin, "stores")
     for prefix, store in found:
       for name in store.names:
         _copy(pathlib.Path(store.path) / "cases" / name, folder, prefix)

@@ -15,10 +15,10 @@ import os
 import pathlib
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from vf_jax.errors import InputError, VfError
+from vf_jax.errors import InputError, VfError, warn_input
 from vf_jax.io.atomic import write_text
 from vf_jax.multispine.case import Case, MaskFile, MaskFiles
 from vf_jax.multispine.checks.check import Finding, check, format_findings
@@ -29,15 +29,16 @@ from vf_jax.multispine.record import SCHEMA
 from vf_jax.multispine.sources import find_cases, recognise
 from vf_jax.multispine.store_writer import (
   finish,
+  refuse_others,
   write_case,
   writing,
-  written_cases,
   written_fingerprint,
 )
 from vf_jax.telemetry import run_facts
 
-RECIPE = 2
-"""Raise it when a change makes other arrays from the same files."""
+RECIPE = 3
+"""Raise it when a change makes other arrays of the same files, or refuses them.
+"""
 
 Describe = Callable[[Loaded, tuple[Finding, ...]], Any]
 
@@ -78,7 +79,7 @@ def find_all(archives: Sequence[str]) -> tuple[Case, ...]:
 
   Returns:
     Cases with unique names: of several cases of one name the later archives'
-    get '-2', '-3', ... added.
+    get '-2', '-3', ... added, with a warning.
 
   Raises:
     InputError: if an archive is not recognised or holds no case.
@@ -86,12 +87,21 @@ def find_all(archives: Sequence[str]) -> tuple[Case, ...]:
   found: dict[str, Case] = {}
   for archive in archives:
     kind, path = _split_archive(archive)
+    renamed = []
     for case in find_cases(kind, path):
       name, count = case.name, 1
       while name in found:
         count += 1
         name = f"{case.name}-{count}"
       found[name] = dataclasses.replace(case, name=name)
+      if name != case.name:
+        renamed.append(f"{case.name} is called {name}")
+    if renamed:
+      warn_input(
+        path,
+        f"has {len(renamed)} names of archives before it: {renamed[0]} in the "
+        "store. Name the archives in this order the next time, too.",
+      )
   return tuple(found.values())
 
 
@@ -149,7 +159,7 @@ def prepare(
   with writing(store):
     asked = {case.name for case in cases}
     if not prune:
-      _refuse_others(store, asked)
+      refuse_others(store, asked, "archives")
     outcomes = _run(
       cases, store, spacing_mm, workers, scheduler, describe, report
     )
@@ -167,22 +177,6 @@ def prepare(
       pathlib.Path(store) / "run.json", json.dumps(facts, indent=1) + "\n"
     )
   return outcomes
-
-
-def _refuse_others(
-  store: str | os.PathLike[str], asked: Collection[str]
-) -> None:
-  """Keeps a run from removing cases that nobody spoke of."""
-  others = [name for name in written_cases(store) if name not in asked]
-  if others:
-    cases = "1 case" if len(others) == 1 else f"{len(others)} cases"
-    raise InputError(
-      store,
-      f"holds {cases} that the archives given do not have, the first is "
-      f"'{others[0]}'.",
-      "name all archives of the store again, in the same order, or give "
-      "--prune to remove such cases.",
-    )
 
 
 def _run(cases, store, spacing_mm, workers, scheduler, describe, report):

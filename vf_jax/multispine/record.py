@@ -43,7 +43,8 @@ class Record:
     native_affine: 4x4, voxel of the scan as stored -> mm RAS+.
     native_spacing_mm: spacing of the scan in ascending order, mm.
     centres: VerSe code -> body centre in voxels (depth, height, width).
-    centre_kind: 'body' (annotated), 'derived' (from the masks) or 'none'.
+    centre_kind: 'body' (annotated; of whole vertebrae without a point derived),
+      'derived' (from the masks) or 'none'.
     boxes: lesions, centre in voxels and edge lengths in mm, both along
       (depth, height, width).
     cut: VerSe codes of vertebrae cut by the field of view.

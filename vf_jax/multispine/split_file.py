@@ -7,13 +7,13 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vf_jax.errors import InputError
 from vf_jax.io.atomic import write_text
 from vf_jax.io.text import read_text
-from vf_jax.multispine.identity import Group
+from vf_jax.multispine.identity import CaseLike, Group, case_digests
 
 SCHEMA = 1
 PARTS = ("train", "validation", "test", "excluded")
@@ -49,6 +49,7 @@ class Split:
     groups: groups of two and more cases.
     leaks: official parts that share patients, and where those went.
     domains: domain -> part -> number of cases.
+    digests: case -> `identity.case_digests`; empty in older files.
   """
 
   name: str
@@ -58,6 +59,9 @@ class Split:
   groups: tuple[Group, ...]
   leaks: tuple[Leak, ...]
   domains: Mapping[str, Mapping[str, int]]
+  digests: Mapping[str, tuple[str, ...]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def part_of(self, case: str) -> str | None:
     """Finds the part of a case.
@@ -88,20 +92,21 @@ def write_split(path: str | os.PathLike[str], split: Split) -> None:
 
 
 def read_split(
-  path: str | os.PathLike[str], cases: Iterable[str] | None = None
+  path: str | os.PathLike[str], records: Iterable[CaseLike] | None = None
 ) -> Split:
   """Reads a split and makes sure that it is the one that was written.
 
   Args:
     path: JSON file of `write_split`.
-    cases: names of the cases of the store; None skips that check.
+    records: cases of the store; None skips that check.
 
   Returns:
     The split.
 
   Raises:
     InputError: another format or schema, a wrong checksum, a case that is
-      there twice or not in the store, or a group in several parts.
+      there twice, not in the store or another scan there, or a group in several
+      parts.
   """
   text = read_text(path, "split file", _MAX_BYTES, _FIX)
   try:
@@ -126,7 +131,9 @@ def read_split(
     split = _parse(content)
   except (KeyError, TypeError, ValueError, AttributeError) as error:
     raise InputError(path, f"is malformed ({error!r}).", _FIX) from error
-  _check(path, split, cases)
+  _check(path, split)
+  if records is not None:
+    _check_cases(path, split, {record.case: record for record in records})
   return split
 
 
@@ -160,12 +167,11 @@ def _parse(content: Mapping[str, Any]) -> Split:
       for row in content["leaks"]
     ),
     domains={key: dict(n) for key, n in content["domains"].items()},
+    digests={k: tuple(d) for k, d in content.get("digests", {}).items()},
   )
 
 
-def _check(
-  path: str | os.PathLike[str], split: Split, cases: Iterable[str] | None
-) -> None:
+def _check(path: str | os.PathLike[str], split: Split) -> None:
   where: dict[str, str] = {}
   for part, members in split.parts.items():
     for case in members:
@@ -173,13 +179,6 @@ def _check(
         fault = f"{case} is in {where[case]} and in {part}."
         raise InputError(path, fault, _FIX)
       where[case] = part
-  if cases is not None and (lost := sorted(set(where) - set(cases))):
-    more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
-    raise InputError(
-      path,
-      f"names cases that are not in the store: {', '.join(lost[:5])}{more}.",
-      "prepare them, or make a split of this store.",
-    )
   for group in split.groups:
     parts = {where.get(case, "excluded") for case in group.cases}
     if len(parts - {"excluded"}) > 1:
@@ -189,3 +188,34 @@ def _check(
         f" {' and '.join(sorted(parts))}.",
         _FIX,
       )
+
+
+def _check_cases(
+  path: str | os.PathLike[str], split: Split, records: Mapping[str, CaseLike]
+) -> None:
+  """Names are given anew with each `prepare`: they must mean the same cases."""
+  listed = {case for cases in split.parts.values() for case in cases}
+  if lost := sorted(listed - records.keys()):
+    raise InputError(
+      path,
+      f"names cases that are not in the store: {_shown(lost)}.",
+      "prepare them, or make a split of this store.",
+    )
+  changed = [
+    case
+    for case, digests in sorted(split.digests.items())
+    if case in records and not {*digests} & {*case_digests(records[case])}
+  ]
+  if changed:
+    raise InputError(
+      path,
+      f"was made for other scans than the store has under these names: "
+      f"{_shown(changed)}.",
+      "prepare the archives in the order of then, or make a split of this "
+      "store.",
+    )
+
+
+def _shown(cases: Sequence[str]) -> str:
+  more = f" and {len(cases) - 5} more" if len(cases) > 5 else ""
+  return f"{', '.join(cases[:5])}{more}"

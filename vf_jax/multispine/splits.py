@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from vf_jax.errors import InputError
-from vf_jax.multispine.identity import CaseLike, group_cases
+from vf_jax.multispine.identity import CaseLike, case_digests, group_cases
 from vf_jax.multispine.split_file import (
   PARTS,
   Leak,
@@ -371,4 +371,5 @@ def _split(name, seed, rule, parts, groups, leaks, records) -> Split:
     domains={
       key: dict(sorted(n.items())) for key, n in sorted(domains.items())
     },
+    digests={record.case: case_digests(record) for record in records},
   )

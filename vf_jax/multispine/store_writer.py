@@ -218,6 +218,31 @@ def written_cases(store: str | os.PathLike[str]) -> tuple[str, ...]:
   )
 
 
+def refuse_others(
+  store: str | os.PathLike[str], asked: Collection[str], given: str
+) -> None:
+  """Keeps a run from removing cases that nobody spoke of.
+
+  Args:
+    store: the folder.
+    asked: cases that the run makes.
+    given: what it makes them of, 'archives' or 'stores'.
+
+  Raises:
+    InputError: if the store holds other cases.
+  """
+  others = [name for name in written_cases(store) if name not in asked]
+  if others:
+    cases = "1 case" if len(others) == 1 else f"{len(others)} cases"
+    raise InputError(
+      store,
+      f"holds {cases} that the {given} given do not have, the first is "
+      f"'{others[0]}'.",
+      f"name all its {given} again, in the same order, or give "
+      "--prune to remove such cases.",
+    )
+
+
 def finish(
   store: str | os.PathLike[str],
   names: Sequence[str],

@@ -33,6 +33,7 @@ from vf_jax.parallel.mesh import make_mesh
 from vf_jax.parallel.sharding import data_rows, state_shardings
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
 from vf_jax.train.checkpoint import Checkpoints, load
+from vf_jax.train.domains import check_domains
 from vf_jax.train.state import TASK_LOG_VARIANCE, TrainState, adopt, init_state
 from vf_jax.train.step import jit_train_step, place_batch
 
@@ -82,6 +83,8 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
     batches = make_batches(store, config, rows=rows)
     try:
       state, start = _start(config, mesh, checkpoints, batches)
+      if 0 < start < config.train.steps:
+        check_domains(config, store, folder)
       writer = None
       if first:
         writer = JsonlWriter(folder / "metrics.jsonl")

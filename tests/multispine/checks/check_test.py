@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
 from drawn_spine import case, make_loaded, relabel, run
 
 from vf_jax.io.lesions import LesionBox
-from vf_jax.labels import BY_NAME
+from vf_jax.labels import BY_NAME, to_verse
+from vf_jax.multispine.case import MaskFile
 from vf_jax.multispine.checks.check import check
 from vf_jax.volume import Volume, reorient
 
@@ -95,6 +97,44 @@ def test_an_empty_mask(sound):
   assert _kinds(empty) == {("warning", "empty")}
   unknown = relabel(empty, {0: 255})
   assert _kinds(unknown) == {("note", "empty")}
+
+
+@pytest.mark.parametrize(
+  ("codes", "scheme", "fits"),
+  [
+    ((17, 18, 19, 20, 26), "totalsegmentator", "verse"),
+    ((1, 2), "totalspineseg", "verse"),
+    ((27,), "verse", "totalsegmentator"),
+    ((25, 75, 77), "totalsegmentator", None),  # sacrum, femur, hip
+    ((25,), "totalsegmentator", None),
+  ],
+)
+def test_a_mask_read_in_the_wrong_scheme_is_an_error(
+  sound, codes, scheme, fits
+):
+  stored = relabel(sound, dict.fromkeys(_CODES, 0)).labels
+  for place, code in enumerate(codes):
+    stored.voxels[20:30, 20:30, 3 * place : 3 * place + 2] = code
+  voxels = to_verse(stored.voxels, scheme)
+  mask = MaskFile(pathlib.Path("mask.nii.gz"), scheme)
+  loaded = dataclasses.replace(
+    sound,
+    case=case(mask=mask),
+    image=None,
+    labels=dataclasses.replace(stored, voxels=voxels),
+    stored_mask=stored,
+    centres={},
+    centre_kind="none",
+  )
+  (found,) = [f for f in check(loaded) if f.code == "empty"]
+  assert found.severity == ("error" if fits else "warning")
+  if fits:
+    assert f"in the scheme '{scheme}'" in found.message
+    assert f"Fix: scheme: {fits}." in found.message
+    unknown = dataclasses.replace(loaded.case, annotates=frozenset())
+    assert _kinds(dataclasses.replace(loaded, case=unknown)) >= {
+      ("note", "empty")
+    }
 
 
 def test_lesions_outside_the_scan(sound):

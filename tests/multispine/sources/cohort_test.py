@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, InputWarning
 from vf_jax.multispine.case import Case
 from vf_jax.multispine.sources import cohort, find_cases, recognise
 from vf_jax.multispine.sources.cohort_entry import KEYS
@@ -112,7 +112,7 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch):
 
 def test_words_of_yaml_stay_words(one):
   (case,) = one(
-    "case: 001, image: a.nii.gz, subject: no, series: 2026-01-02, licence: 1e3,"
+    "case: 001, mask: a.nii.gz, subject: no, series: 2026-01-02, licence: 1e3,"
     " domain: on"
   )
   assert (case.name, case.subject, case.series) == ("001", "no", "2026-01-02")
@@ -120,17 +120,61 @@ def test_words_of_yaml_stay_words(one):
 
 
 def test_what_is_left_out_follows_from_the_files(one):
-  (case,) = one("case: x, image: a.nii.gz")
-  assert (case.mask_kind, case.annotates) == ("none", frozenset())
-  assert (case.subject, case.licence) == ("x", "unknown")
   (case,) = one("case: x, mask: a.nii.gz")
   assert (case.mask_kind, case.annotates) == ("expert", {"masks", "levels"})
+  assert (case.subject, case.licence) == ("d/x", "unknown")
   (case,) = one("case: x, image: a.nii.gz, centroids: p.lml", "p.lml")
   assert (case.centroids.format, case.annotates) == ("lml", {"levels"})
   (case,) = one("case: x, image: a.nii.gz, lesions: t.csv", "t.csv")
   assert (case.lesions.key, case.annotates) == ("a.nii.gz", {"lesions"})
+  assert case.mask_kind == "none"
   (case,) = one("case: x, mask: a.nii.gz, annotates: []")
   assert case.annotates == frozenset()
+
+
+def test_a_case_without_a_subject_is_a_patient_of_its_site(make_tree):
+  root = make_tree("a.nii.gz")
+  text = """
+defaults: {{domain: {site}, mask: a.nii.gz}}
+cases: [{{case: '1'}}, {{case: '2'}}, {{case: 2-late, subject: '2'}}]
+"""
+  x, y = (
+    find_cases("cohort", write(root, text.format(site=site)))
+    for site in ("site-x", "site-y")
+  )
+  assert [case.subject for case in x] == ["site-x/1", "2", "2"]
+  assert [case.subject for case in y] == ["site-y/1", "2", "2"]
+
+
+def test_images_without_any_annotation_are_left_out_with_a_warning(make_tree):
+  root = make_tree("ct/a.nii.gz", "ct/b.nii.gz", "ct/c.nii.gz", "seg/a.nii.gz")
+  text = """
+defaults: {domain: d, optional: [mask], annotates: [masks, levels]}
+cases:
+  - {image: "ct/{case}.nii.gz", mask: "seg/{case}.nii.gz"}
+"""
+  with pytest.warns(InputWarning, match=r"2 left out: no annotation \(b, c\)"):
+    (case,) = find_cases("cohort", write(root, text))
+  assert case.name == "a"
+  text = """
+defaults: {domain: d, image: "ct/{case}.nii.gz"}
+cases:
+  - {case: b, background_boxes: [[[0, 0, 0], [1, 1, 1]]]}
+  - {case: c, annotates: [lesions]}
+"""
+  assert len(find_cases("cohort", write(root, text))) == 2
+
+
+def test_an_optional_lesion_table_that_is_not_there_is_no_table_of_none(one):
+  rest = "mask: a.nii.gz, optional: [lesions], annotates: [masks, lesions]"
+  (case,) = one(f"case: x, lesions: t/boxes.csv, {rest}")
+  assert (case.lesions, case.annotates) == (None, {"masks"})
+  assert case.notes == (
+    "boxes.csv does not exist: nothing is known of its lesions.",
+  )
+  (case,) = one(f"case: x, lesions: ~, {rest}", defaults=", lesions: t.csv")
+  assert (case.lesions, case.annotates) == (None, {"masks", "lesions"})
+  assert case.notes == ()
 
 
 def test_defaults_and_placeholders_of_named_cases(make_tree):
@@ -139,7 +183,7 @@ def test_defaults_and_placeholders_of_named_cases(make_tree):
 defaults: {domain: d, image: "ct/{case}.nii.gz", mask: "seg/{case}.nii.gz"}
 cases:
   - {case: a}
-  - {case: b, mask: }
+  - {case: b, mask: , annotates: [lesions]}
 """
   a, b = find_cases("cohort", write(root, text))
   assert a.mask.path == root / "seg/a.nii.gz"
@@ -149,7 +193,7 @@ cases:
 
 def test_folders_of_dicom_are_found(make_tree):
   root = make_tree("dicom/p1/1.dcm", "dicom/p2/1.dcm", "dicom/readme.txt")
-  text = "cases: [{domain: d, image: 'dicom/{case}'}]"
+  text = "cases: [{domain: d, image: 'dicom/{case}', annotates: [lesions]}]"
   cases = find_cases("cohort", write(root, text))
   assert [case.name for case in cases] == ["p1", "p2"]
   assert cases[0].image == root / "dicom/p1"

@@ -6,12 +6,15 @@ Nothing is mended here: `prepare` decides what an error means for a case.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from vf_jax.labels import IGNORE, SACRUM
+from vf_jax.errors import InputError
+from vf_jax.labels import IGNORE, SACRUM, SCHEMES, to_verse
+from vf_jax.multispine.case import MaskFile
 from vf_jax.multispine.checks import mask_findings
 from vf_jax.multispine.checks.alignment import check_alignment
 from vf_jax.multispine.checks.findings import (
@@ -94,7 +97,14 @@ def _check_labels(loaded: Loaded, labels: Volume) -> Iterator[Finding]:
     severity: Severity = "note"
     if "masks" in loaded.case.annotates and not (labels.voxels == IGNORE).any():
       severity = "warning"
-    yield Finding(severity, "empty", "the mask holds no vertebra.")
+    text = "the mask holds no vertebra."
+    if "masks" in loaded.case.annotates and (other := _other_scheme(loaded)):
+      severity = "error"
+      text = (
+        f"{text[:-1]} in the scheme {other[0]!r}, and each of its codes is one "
+        f"in {other[1]!r}. Fix: scheme: {other[1]}."
+      )
+    yield Finding(severity, "empty", text)
   if loaded.image is not None and shapes:
     aligned = check_alignment(loaded.image, labels)
     yield from aligned
@@ -113,6 +123,25 @@ def _check_labels(loaded: Loaded, labels: Volume) -> Iterator[Finding]:
   )
   yield from _check_chain(loaded, shapes)
   yield from _check_ends(loaded, shapes)
+
+
+def _other_scheme(loaded: Loaded) -> tuple[str, str] | None:
+  """The scheme that left codes of a mask out, and one that has them all.
+
+  Other masks without a vertebra may show organs and nothing of the spine.
+  """
+  stored, mask = loaded.stored_mask, loaded.case.mask
+  if stored is None or not isinstance(mask, MaskFile):
+    return None
+  held = stored.voxels != 0
+  assert loaded.labels is not None, "it was translated from the stored mask"
+  if (loaded.labels.voxels[held] != 0).all():
+    return None
+  for name in SCHEMES:
+    with contextlib.suppress(InputError):  # a code that it does not know
+      if (to_verse(stored.voxels, name)[held] != 0).all():
+        return mask.scheme, name
+  return None
 
 
 def _check_chain(

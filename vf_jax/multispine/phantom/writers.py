@@ -31,6 +31,7 @@ from vf_jax.labels import (
   from_verse,
   totalsegmentator_class,
 )
+from vf_jax.multispine.identity import PHANTOM
 from vf_jax.multispine.phantom.field_of_view import is_inside
 from vf_jax.multispine.phantom.marks import LICENCE
 from vf_jax.multispine.phantom.plan import NNUNET_DATASET, SPINEWEB_MASKS
@@ -290,7 +291,7 @@ _COHORT = f"""\
 defaults:
   domain: cohort
   licence: {LICENCE}
-  origin: phantom of vf_jax
+  origin: {PHANTOM}
   image: images/{{case}}.nii.gz
   mask: masks/{{case}}.nii.gz
   mask_kind: synthetic

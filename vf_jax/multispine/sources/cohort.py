@@ -17,6 +17,7 @@ one, so that `case: 001` stays 001 and `domain: no` is no truth value.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -31,11 +32,18 @@ from vf_jax.multispine.case import Case
 from vf_jax.multispine.sources.cohort_entry import (
   DOCS,
   KEYS,
+  default_subject,
+  is_annotated,
   make_case,
   said_nothing,
   suggestion,
 )
-from vf_jax.multispine.sources.listing import Listing, list_tree, split_suffix
+from vf_jax.multispine.sources.listing import (
+  Listing,
+  list_tree,
+  split_suffix,
+  warn_left_out,
+)
 from vf_jax.multispine.sources.patterns import (
   PLACEHOLDERS,
   fill,
@@ -62,6 +70,7 @@ def find(
 
   Returns:
     The cases, in the order of the file; those of a search sorted by name.
+    Images without an annotation are left out with a warning.
 
   Raises:
     InputError: for unknown keys, malformed values, names that are there twice
@@ -93,7 +102,10 @@ def find(
     listing = listing or list_tree(folder)
     cases += _searched(file, where, listing, entry)
   _refuse_twins(file, cases)
-  return tuple(cases)
+  cases = _joined(cases)
+  left_out = [case.name for case in cases if not is_annotated(case)]
+  warn_left_out(file, left_out, "no annotation")
+  return tuple(case for case in cases if is_annotated(case))
 
 
 def _locate(path: pathlib.Path) -> pathlib.Path:
@@ -239,6 +251,18 @@ def _default_name(names: tuple[str, ...]) -> str:
   if "case" in names:
     return "{case}"
   return "-".join(f"{{{name}}}" for name in names)
+
+
+def _joined(cases: list[Case]) -> list[Case]:
+  """Gives a case without a subject the one that others name after it."""
+  named = {case.subject for case in cases}
+  return [
+    dataclasses.replace(case, subject=case.name)
+    if case.name in named
+    and case.subject == default_subject(case.domain, case.name)
+    else case
+    for case in cases
+  ]
 
 
 def _refuse_twins(file: pathlib.Path, cases: Iterable[Case]) -> None:

@@ -66,6 +66,13 @@ def make_case(
     tasks = {
       values.one_of("annotates", t, TASKS) for t in values.words("annotates")
     }
+  notes = values.words("notes")
+  if boxes is None and "lesions" in entry:
+    # An optional table that is not there; it is an empty `lesions` that, with
+    # `annotates`, says that the scan has none.
+    tasks.discard("lesions")
+    table = pathlib.PurePath(values.text("lesions")).name
+    notes.append(f"{table} does not exist: nothing is known of its lesions.")
   centroids = lesions = None
   if points is not None:
     lml = points.suffix.casefold() == ".lml"
@@ -80,11 +87,12 @@ def make_case(
     lesions = LesionFile(
       boxes, values.text("lesion_key", image.name if image else None)
     )
+  domain = values.text("domain")
   return Case(
     name=name,
     source="cohort",
-    domain=values.text("domain"),
-    subject=values.text("subject", name),
+    domain=domain,
+    subject=values.text("subject", default_subject(domain, name)),
     series=values.text("series", "ct"),
     licence=values.text("licence", "unknown"),
     image=image,
@@ -103,7 +111,37 @@ def make_case(
     background_boxes=values.boxes(),
     margin_mm=values.margin(),
     seed=values.whole("seed", entry.get("seed", "0")),
-    notes=tuple(values.words("notes")),
+    notes=tuple(notes),
+  )
+
+
+def default_subject(domain: str, name: str) -> str:
+  """The patient of a case that names none: sites number theirs alike.
+
+  Args:
+    domain: of the case.
+    name: of the case.
+
+  Returns:
+    The subject.
+  """
+  return f"{domain}/{name}"
+
+
+def is_annotated(case: Case) -> bool:
+  """Whether a case teaches anything; its image alone does not.
+
+  Args:
+    case: of an entry.
+
+  Returns:
+    False without a mask, points, boxes, or the word that it has no lesions.
+  """
+  files = (case.mask, case.centroids, case.lesions)
+  return (
+    any(file is not None for file in files)
+    or bool(case.background_boxes)
+    or "lesions" in case.annotates
   )
 
 

@@ -178,7 +178,7 @@ def warn_left_out(
   """Warns once of scans that make no case.
 
   Args:
-    root: folder of the archive.
+    root: folder of the archive, or the file that describes it.
     names: what is left out; nothing happens if there is none.
     reason: why, to follow "left out: ".
   """
