@@ -99,6 +99,9 @@ def sweep(
     rows = slice(first, first + len(lesions))
     heat[rows] = _sigmoid(lesions[..., 0], slab.seen[2])
     box[rows] = lesions[..., 1:]
+  # Behind the end of the image its mirror image has lesions, too.
+  for axis, voxels in enumerate(image.shape):
+    np.moveaxis(heat, axis, 0)[-(-voxels // STEM_STRIDE) :] = 0
   return Sweep(
     probability=probability,
     offsets=np.concatenate(offsets),
