@@ -98,11 +98,12 @@ class ModelConfig:
   def __post_init__(self) -> None:
     check_positive(
       self, "token", "dim", "channels", "depth", "heads", "mlp_ratio",
-      "feature_size", "sequence_dim", "max_points",
+      "feature_size", "sequence_dim", "max_points", group="model",
     )  # fmt: skip
     check_not_negative(
-      self, "stem_blocks", "decoder_blocks", "lesion_channels", "sequence_depth"
-    )
+      self, "stem_blocks", "decoder_blocks", "lesion_channels",
+      "sequence_depth", group="model",
+    )  # fmt: skip
     self._check_decoder()
     if self.token % STEM_STRIDE:
       raise ConfigError(
@@ -137,7 +138,7 @@ class ModelConfig:
         "decoder, which model.lesion=False leaves out. Fix: "
         "model.lesion_channels=0."
       )
-    check_probability(self, "prototype_dropout")
+    check_probability(self, "prototype_dropout", group="model")
     self._check_modulation()
 
   @property
@@ -191,4 +192,3 @@ class ModelConfig:
         "model.edge_gains=True belongs to model.decoder='subvoxel'. "
         "Fix: model.edge_gains=False."
       )
-    check_positive(self, "feature_size")
