@@ -13,6 +13,7 @@ import pytest
 
 from vf_jax.errors import ConfigError
 from vf_jax.train.state import (
+  TASK_LOG_VARIANCE,
   adopt,
   init_params,
   init_state,
@@ -162,3 +163,8 @@ def test_parts_that_learn_are_named(state):
     ConfigError, match=r"'lesions'.*Fix: use some of .*lesion"
   ):
     learned(state.params, ("lesion", "lesions"))
+
+
+def test_the_variances_of_tasks_learn_beside_any_part():
+  params = {"lesion": 1, "numbering": 2, TASK_LOG_VARIANCE: 3}
+  assert learned(params, ("lesion",)) == {"lesion": 1, TASK_LOG_VARIANCE: 3}

@@ -83,7 +83,7 @@ def learned(params: Params, only: Sequence[str]) -> Params:
     only: names of the parts that do; none for all.
 
   Returns:
-    These parts.
+    These parts, and the variances of the tasks if there are such.
 
   Raises:
     ConfigError: if the network has no part of such a name.
@@ -94,7 +94,11 @@ def learned(params: Params, only: Sequence[str]) -> Params:
       f"train.only names '{missing[0]}', which is no part of this network. "
       f"Fix: use some of {sorted(params)}."
     )
-  return {name: params[name] for name in only} if only else params
+  if not only:
+    return params
+  # NOTE: variances that stay would be fixed weights.
+  every = (*only, TASK_LOG_VARIANCE)
+  return {name: params[name] for name in every if name in params}
 
 
 def init_params(config: Config, key: Key[Array, ""]) -> Params:
