@@ -178,6 +178,8 @@ def test_a_decoder_without_blocks_is_not_modulated_alone(tiny):
   values["model"] |= {"modulate": "decoder", "decoder_blocks": 0}
   with pytest.raises(ConfigError, match=r"'decoder' changes nothing.*Fix"):
     from_dict(values)
+  # The lesion decoder has a block of its own.
+  from_dict(values | {"model": values["model"] | {"lesion_channels": 8}})
   values["model"]["modulation"] = "none"
   from_dict(values)
 

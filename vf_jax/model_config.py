@@ -155,11 +155,13 @@ class ModelConfig:
         f"model.modulation='prototype' needs at least 2 prototypes, "
         f"model.prototypes={self.prototypes}. Fix: raise it or use 'film'."
       )
-    bare = self.decoder == "subvoxel" and not self.decoder_blocks
+    blocks = self.decoder_blocks or self.lesion_channels
+    bare = self.decoder == "subvoxel" and not blocks
     if self.modulate == "decoder" and bare:
       raise ConfigError(
         "model.modulate='decoder' changes nothing with "
-        "model.decoder='subvoxel' and model.decoder_blocks=0. "
+        "model.decoder='subvoxel', model.decoder_blocks=0 and "
+        "model.lesion_channels=0. "
         "Fix: model.decoder_blocks=1 or model.modulate='encoder'."
       )
 
