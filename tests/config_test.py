@@ -146,6 +146,7 @@ def test_parts_of_base_that_do_not_fit(changes, message):
     ("model.crop", [96, 60, 64], "model.crop height=60.*Fix: use 64"),
     ("model.token", 6, "model.token=6.*Fix"),
     ("model.dim", 193, "model.dim=193.*model.heads=3.*Fix: model.dim=192"),
+    ("model.heads", 48, "'rotary' turns nothing in .* of 4 ch.*model.dim=288"),
     ("model.modulation", "magic", "model.modulation='magic'.*one of"),
     ("model.prototypes", 1, "needs at least 2 prototypes"),
     ("model.spacing_mm", 50.0, "outside 0.3-10 mm"),

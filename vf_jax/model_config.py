@@ -11,6 +11,7 @@ from vf_jax.typed import check_not_negative, check_positive, check_probability
 
 STEM_STRIDE = 4  # voxels of a feature cell; the sub-voxel head emits 4^3 blocks
 UNETR_TOKEN = 16  # voxels; four doublings of the convolutional decoder undo it
+ROTARY_HEAD = 6  # channels of a head that rotary positions need: a pair an axis
 MAX_ADVANCE = 6  # levels from one detection to the next that the chain explains
 
 
@@ -122,6 +123,12 @@ class ModelConfig:
         f"model.dim={self.dim} does not divide into model.heads="
         f"{self.heads} heads of even width. Fix: model.dim="
         f"{self.heads * max(2, 2 * round(self.dim / self.heads / 2))}."
+      )
+    if self.positions == "rotary" and self.dim // self.heads < ROTARY_HEAD:
+      raise ConfigError(
+        f"model.positions='rotary' turns nothing in model.heads={self.heads} "
+        f"of {self.dim // self.heads} channels. Fix: model.dim="
+        f"{ROTARY_HEAD * self.heads} or model.positions=learned."
       )
     if self.sequence_dim > 32 and self.sequence_dim % 32:
       raise ConfigError(
