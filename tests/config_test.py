@@ -118,7 +118,7 @@ def test_unknown_components_of_base_are_refused(variant):
     ({"loss.dice": math.nan}, "loss.dice=nan is no finite number"),
     ({"data.weights": (("a", math.nan),)}, "=nan is no finite number"),
     ({"model.token": 8}, "model.token=8 does not fit.*Fix: model.token=16"),
-    ({"model.depth": 3}, "model.depth=3.*Fix: model.depth=4"),
+    ({"model.depth": 4}, "model.depth=4 gives .*Fix: model.depth=5"),
     ({"model.stem_blocks": 1}, "belong to model.decoder='subvoxel'"),
     ({"mesh.context": 4}, "depth, 6, do not divide among mesh.context=4"),
     ({"mesh.tensor": 5}, "heads, 12, do not divide among mesh.tensor=5"),
@@ -138,6 +138,14 @@ def test_parts_of_base_that_do_not_fit(changes, message):
     values[group][name] = value
   with pytest.raises(ConfigError, match=message):
     from_dict(values)
+
+
+@pytest.mark.parametrize("depth", [5, 6, 7, 8, 12])
+def test_the_decoder_sees_three_states_before_the_last(depth):
+  values = from_config_dict(BASE()).to_dict()
+  values["model"]["depth"] = depth
+  taps = from_dict(values).model.taps
+  assert len({*taps, depth - 1}) == 4
 
 
 @pytest.mark.parametrize(

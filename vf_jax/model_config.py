@@ -185,10 +185,10 @@ class ModelConfig:
         f"model.token={self.token} does not fit model.decoder='unetr', which "
         f"doubles the resolution four times. Fix: model.token={UNETR_TOKEN}."
       )
-    if self.depth < 4:
+    if self.depth < 5:
       raise ConfigError(
         f"model.depth={self.depth} gives model.decoder='unetr' no three "
-        "states besides the last. Fix: model.depth=4."
+        "states besides the last. Fix: model.depth=5."
       )
     if self.stem_blocks or self.decoder_blocks:
       raise ConfigError(
