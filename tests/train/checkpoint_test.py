@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from vf_jax.errors import InputError, OutputError
+from vf_jax.errors import ConfigError, InputError, OutputError
 from vf_jax.train import checkpoint
 from vf_jax.train.checkpoint import Checkpoints
 from vf_jax.train.state import TrainState
+from vf_jax.train.unreadable import explained
 
 
 def small_state(step: int, seed: int = 0) -> TrainState:
@@ -168,6 +169,29 @@ def test_a_damaged_checkpoint_is_refused_by_name(run, test_config, damage):
   shutil.rmtree(run / "checkpoints" / "10")
   state, _ = restore(run, test_config)
   assert int(state.step) == 5
+
+
+@pytest.mark.parametrize(
+  "fault",
+  [
+    MemoryError(),
+    OSError(5, "Input/output error"),
+    ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."),
+  ],
+  ids=["memory", "disk", "device"],
+)
+def test_what_the_machine_lacks_is_no_damage(fault):
+  with pytest.raises(InputError, match="cannot be read") as e, explained("10"):
+    raise RuntimeError("a part of the library") from fault
+  assert "may be whole: try again" in e.value.fix
+  assert "remove" not in e.value.fix
+
+
+def test_a_configuration_that_is_refused_is_no_damage():
+  with pytest.raises(InputError, match=r"^10: its conf.*refused: depth=4") as e:
+    with explained("10"):
+      raise ConfigError("depth=4 is too low. Fix: raise it.")
+  assert "remove" not in e.value.fix
 
 
 def test_a_changed_number_is_noticed(run, test_config):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,6 +22,7 @@ from vf_jax.config import Config, from_dict
 from vf_jax.errors import InputError, OutputError
 from vf_jax.io.atomic import replace_folder
 from vf_jax.train.state import Params, TrainState, init_params, init_state
+from vf_jax.train.unreadable import DAMAGED, explained
 
 _FOLDER = "checkpoints"
 _CONFIG = "config.json"
@@ -30,9 +30,6 @@ _WEIGHTS = "params"
 _DIGEST = "sha256"
 _EMA_DIGEST = "sha256_ema"  # where no more than these are read
 _FREE = ("attention", "remat")  # how it is computed may change between starts
-_DAMAGED = (
-  "remove the damaged step folder to use the one before, or train again."
-)
 
 
 class Checkpoints:
@@ -119,10 +116,10 @@ class Checkpoints:
       InputError: if it was made by another model or is damaged.
     """
     folder = self.directory / str(self.latest)
-    with _explained(folder):
+    with explained(folder):
       stored = self._checkpointer.load_checkpointables(None, {"config": None})
     _check_same_model(self.directory, stored["config"], self._config)
-    with _explained(folder):
+    with explained(folder):
       found = self._checkpointer.load_checkpointables(
         None, {"state": abstract, "data": None}
       )
@@ -132,35 +129,6 @@ class Checkpoints:
   def close(self) -> None:
     """Waits for what is still being written."""
     self._checkpointer.close()
-
-
-_OTHER_SHAPE = "is not compatible with the stored shape"
-
-
-@contextlib.contextmanager
-def _explained(path):
-  """Turns the library's errors about a broken checkpoint into ours."""
-  try:
-    yield
-  except InputError:
-    raise
-  except Exception as error:
-    cause: BaseException = error
-    while (deeper := cause.__cause__ or cause.__context__) is not None:
-      cause = deeper  # the outer ones speak of the library's own parts
-    first = str(cause).strip().splitlines() or [type(cause).__name__]
-    if _OTHER_SHAPE in first[0]:
-      raise InputError(
-        path,
-        "its numbers are of another model than its configuration says "
-        f"({first[0].split('. ')[0]}).",
-        "keep the files of one export, or one run, together.",
-      ) from error
-    raise InputError(
-      path,
-      f"the checkpoint cannot be read ({first[0][:200]}).",
-      _DAMAGED,
-    ) from error
 
 
 def _check_digest(
@@ -173,7 +141,7 @@ def _check_digest(
   if kept is None or not _is_here(tree):
     return
   if kept != _digest(tree):
-    raise InputError(folder, "its numbers have changed since.", _DAMAGED)
+    raise InputError(folder, "its numbers have changed since.", DAMAGED)
 
 
 def _check_same_model(path, stored: Mapping[str, Any], config: Config) -> None:
@@ -316,7 +284,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Config, Params, str]:
       path, f"its config or digest is damaged ({error}).", "export it again."
     ) from error
   abstract = _abstract_params(config)
-  with _explained(path), warnings.catch_warnings():
+  with explained(path), warnings.catch_warnings():
     params = ocp.load(folder / _WEIGHTS, abstract)
   found = _digest(params)
   if found != expected:
@@ -342,7 +310,7 @@ def _from_run(workdir: pathlib.Path) -> tuple[Config, Params, str]:
         workdir, "holds no complete checkpoint.", "train until the first one."
       )
     folder = directory / str(checkpointer.latest.step)
-    with _explained(folder):
+    with explained(folder):
       stored = checkpointer.load_checkpointables(None, {"config": None})
       config = from_dict(stored["config"])
       abstract = jax.eval_shape(lambda: init_state(config))
