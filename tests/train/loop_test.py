@@ -42,7 +42,14 @@ def test_a_run_writes_its_facts_and_records(uninterrupted, test_config):
   facts = json.loads((folder / "run.json").read_text())
   assert from_dict(facts["config"]) == test_config
   assert facts["packages"]["jax"]
-  assert facts["devices"]
+  # Of eight devices, one works.
+  assert len(facts["devices"]) == 1
+  assert set(facts["mesh"].items()) == {
+    ("data", 1), ("fsdp", 1), ("tensor", 1), ("context", 1),
+  }  # fmt: skip
+  assert uninterrupted.progress.startswith(
+    "uses 1 of 8 devices; --config.mesh.data=0 takes all\n"
+  )
   assert facts["cases"]["lidc-idri-0001"] == {
     "domain": "lidc",
     "licence": Store(test_config.data.store).records[6].licence,

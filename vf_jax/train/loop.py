@@ -28,7 +28,13 @@ from vf_jax.parallel.mesh import make_mesh
 from vf_jax.parallel.sharding import data_rows
 from vf_jax.telemetry import JsonlWriter
 from vf_jax.train.checkpoint import Checkpoints
-from vf_jax.train.start import check_kernel, check_store, start, write_facts
+from vf_jax.train.start import (
+  check_kernel,
+  check_store,
+  start,
+  tell_devices,
+  write_facts,
+)
 from vf_jax.train.state import TrainState
 from vf_jax.train.step import jit_train_step, place_batch
 
@@ -71,6 +77,7 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
   config.check_batch(mesh.shape["data"])
   store = Store(config.data.store, config.data.cache_mib)
   check_store(store, config)
+  tell_devices(mesh)
   first = jax.process_index() == 0  # the one who writes
   with sole_writer(folder) if first else contextlib.nullcontext():
     checkpoints = Checkpoints(folder, config)
@@ -83,7 +90,7 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
         writer = JsonlWriter(folder / "metrics.jsonl")
         writer.drop_after(done)
         if done < config.train.steps:
-          write_facts(folder, config, store, done)
+          write_facts(folder, config, mesh, store, done)
       with jax.set_mesh(mesh):
         return _run(config, mesh, store, state, batches, checkpoints, writer)
     finally:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -23,6 +24,27 @@ from vf_jax.parallel.sharding import state_shardings
 from vf_jax.telemetry import device_facts, run_facts
 from vf_jax.train.checkpoint import Checkpoints, load
 from vf_jax.train.state import TASK_LOG_VARIANCE, TrainState, adopt, init_state
+
+
+def tell(line: str) -> None:
+  """Says something on stderr, once for all processes.
+
+  Args:
+    line: for people.
+  """
+  if jax.process_index() == 0:
+    print(line, file=sys.stderr, flush=True)
+
+
+def tell_devices(mesh: Mesh) -> None:
+  """Says that devices stay idle, if some do.
+
+  Args:
+    mesh: the devices that work.
+  """
+  there = jax.device_count()
+  if mesh.size < there:
+    tell(f"uses {mesh.size} of {there} devices; --config.mesh.data=0 takes all")
 
 
 def check_kernel(config: Config) -> None:
@@ -143,17 +165,18 @@ def _adopt(state: TrainState, config: Config) -> TrainState:
 
 
 def write_facts(
-  folder: pathlib.Path, config: Config, store: Store, start: int
+  folder: pathlib.Path, config: Config, mesh: Mesh, store: Store, start: int
 ) -> None:
   """Writes what is trained from now on; what was before stays beside it.
 
   Args:
     folder: of the run.
     config: the experiment.
+    mesh: the devices.
     store: the prepared cases.
     start: step that it starts from.
   """
-  facts = run_facts() | device_facts() | {"from_step": start}
+  facts = run_facts() | device_facts(mesh) | {"from_step": start}
   facts["config"] = config.to_dict()
   facts["cases"] = {
     r.case: {"domain": r.domain, "licence": r.licence, "mask": r.mask_kind}
