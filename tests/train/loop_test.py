@@ -22,8 +22,10 @@ from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.record import ARRAYS, PreparedCase
 from vf_jax.multispine.store import Store
 from vf_jax.multispine.store_writer import finish, write_case
-from vf_jax.train import checkpoint, loop
+from vf_jax.parallel.mesh import make_mesh
+from vf_jax.train import checkpoint, loop, start
 from vf_jax.train.loop import train
+from vf_jax.train.state import TrainState
 
 LINE = re.compile(
   r"^step (\d+)/20  loss \d+\.\d{4}  Dice [01]\.\d{3}  "
@@ -112,7 +114,8 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(
   again = Process(tmp_path / "run", programs)
   assert again.wait() == 0, again.stderr
   assert "finished at step 20" in again.stdout
-  # It went on from the checkpoint, it did not start again.
+  # It went on from the checkpoint, it did not start again, and said so.
+  assert f"resumed at step {max(complete)}\n" in again.stderr
   assert progress(again) == [s for s in LOGGED if s > max(complete)]
   expected = records(uninterrupted.workdir)
   assert records(tmp_path / "run") == expected  # to the last digit
@@ -320,6 +323,28 @@ def test_what_would_stay_at_random_is_refused(
     ConfigError, match=r"has no numbering/\S+2\S* .*leave it at random.*Fix: "
   ):
     train(config, tmp_path / "run")
+
+
+def test_what_other_weights_do_not_give_is_told(
+  test_config, tmp_path, monkeypatch, capsys
+):
+  found = {"lesion": {"bias": jnp.ones(3)}}
+  drawn = {"numbering": {name: jnp.zeros(3) for name in "abcde"}}
+  monkeypatch.setattr(start, "load", lambda _: (test_config, found, ""))
+  settings = dataclasses.replace(test_config.train, init="weights")
+  config = dataclasses.replace(test_config, train=settings)
+  params = drawn | {"lesion": {"bias": jnp.zeros(3)}}
+  state = TrainState(jnp.int32(0), params, params, (), None)
+  state, step, fresh = start._adopt(state, config)
+  assert step == 0
+  assert fresh == [f"numbering/{name}" for name in "abcde"]
+  assert capsys.readouterr().err == (
+    "1 of 6 parameters start from weights; drawn: numbering/a, numbering/b, "
+    "numbering/c and 2 more, see run.json\n"
+  )
+  store, mesh = Store(config.data.store), make_mesh(config.mesh)
+  start.write_facts(tmp_path, config, mesh, store, step, fresh)
+  assert json.loads((tmp_path / "run.json").read_text())["drawn"] == fresh
 
 
 @pytest.mark.parametrize(

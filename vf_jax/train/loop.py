@@ -84,13 +84,13 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
     rows = data_rows(mesh, config.data.batch)
     batches = make_batches(store, config, rows=rows)
     try:
-      state, done = start(config, mesh, checkpoints, batches)
+      state, done, drawn = start(config, mesh, checkpoints, batches)
       writer = None
       if first:
         writer = JsonlWriter(folder / "metrics.jsonl")
         writer.drop_after(done)
         if done < config.train.steps:
-          write_facts(folder, config, mesh, store, done)
+          write_facts(folder, config, mesh, store, done, drawn)
       with jax.set_mesh(mesh):
         return _run(config, mesh, store, state, batches, checkpoints, writer)
     finally:

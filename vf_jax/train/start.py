@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from jax.sharding import Mesh
 
 from vf_jax.config import Config
@@ -102,7 +101,7 @@ def check_store(store: Store, config: Config) -> None:
 
 def start(
   config: Config, mesh: Mesh, checkpoints: Checkpoints, batches: Any
-) -> tuple[TrainState, int]:
+) -> tuple[TrainState, int, list[str] | None]:
   """Draws the first state of a run, or goes on with its newest checkpoint.
 
   Args:
@@ -112,7 +111,8 @@ def start(
     batches: iterator, put where the checkpoint was.
 
   Returns:
-    The state and its step.
+    The state, its step, and the parameters that were drawn beside those of
+    `train.init`; None if it did not start from such.
 
   Raises:
     InputError: if the checkpoint, or the weights of `train.init`, cannot be
@@ -126,7 +126,7 @@ def start(
   shardings = state_shardings(mesh, abstract)
   if latest is None:
     init = jax.jit(lambda: init_state(config), out_shardings=shardings)
-    return _adopt(init(), config), 0
+    return _adopt(init(), config)
   abstract = jax.tree.map(
     lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
     abstract,
@@ -134,14 +134,16 @@ def start(
   )
   state, data_state = checkpoints.restore(abstract)
   batches.set_state(dict(data_state))
-  logging.info("resumed at step %d", latest)
-  return state, latest
+  tell(f"resumed at step {latest}")
+  return state, latest, None
 
 
-def _adopt(state: TrainState, config: Config) -> TrainState:
+def _adopt(
+  state: TrainState, config: Config
+) -> tuple[TrainState, int, list[str] | None]:
   """Takes the parameters of `train.init`, if it is given."""
   if not config.train.init:
-    return state
+    return state, 0, None
   state, fresh = adopt(state, load(config.train.init)[1])
   total = len(jax.tree.leaves(state.params))
   if len(fresh) == total:
@@ -157,15 +159,22 @@ def _adopt(state: TrainState, config: Config) -> TrainState:
       f"train.only={list(config.train.only)} would leave it at random. Fix: "
       "name weights of the same sizes, or let that part learn, too."
     )
-  logging.info(
-    "%d of %d parameters start from %s; drawn: %s",
-    total - len(fresh), total, config.train.init, ", ".join(fresh) or "none",
-  )  # fmt: skip
-  return state
+  some = ", ".join(fresh[:3]) or "none"
+  more = f" and {len(fresh) - 3} more, see run.json" if len(fresh) > 3 else ""
+  tell(
+    f"{total - len(fresh)} of {total} parameters start from "
+    f"{config.train.init}; drawn: {some}{more}"
+  )
+  return state, 0, fresh
 
 
 def write_facts(
-  folder: pathlib.Path, config: Config, mesh: Mesh, store: Store, start: int
+  folder: pathlib.Path,
+  config: Config,
+  mesh: Mesh,
+  store: Store,
+  start: int,
+  drawn: list[str] | None,
 ) -> None:
   """Writes what is trained from now on; what was before stays beside it.
 
@@ -175,8 +184,11 @@ def write_facts(
     mesh: the devices.
     store: the prepared cases.
     start: step that it starts from.
+    drawn: see `start`.
   """
   facts = run_facts() | device_facts(mesh) | {"from_step": start}
+  if drawn is not None:
+    facts["drawn"] = drawn
   facts["config"] = config.to_dict()
   facts["cases"] = {
     r.case: {"domain": r.domain, "licence": r.licence, "mask": r.mask_kind}
