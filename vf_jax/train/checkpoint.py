@@ -27,8 +27,9 @@ from vf_jax.train.unreadable import DAMAGED, explained
 _FOLDER = "checkpoints"
 _CONFIG = "config.json"
 _WEIGHTS = "params"
-_DIGEST = "sha256"
-_EMA_DIGEST = "sha256_ema"  # where no more than these are read
+_DIGEST = "sha256"  # of a checkpoint: of all, as older ones have it
+_EMA_DIGEST = "sha256_ema"  # apart, as it may be read alone
+_REST_DIGEST = "sha256_rest"
 _FREE = ("attention", "remat")  # how it is computed may change between starts
 
 
@@ -82,7 +83,11 @@ class Checkpoints:
     data_state: Mapping[str, Any],
     dice: float | None,
   ) -> None:
-    """Writes a checkpoint; it appears under its name when it is complete.
+    """Starts to write a checkpoint; it has its name when it is complete.
+
+    The state may be given away afterwards: its numbers are on the host then,
+    or held where they are. A write that fails raises at the next call, in
+    `wait` or in `close`.
 
     Args:
       state: of training, step included.
@@ -90,7 +95,7 @@ class Checkpoints:
       dice: decides which checkpoint is the best; None if there is none, which
         is never the best.
     """
-    self._checkpointer.save_checkpointables(
+    self._checkpointer.save_checkpointables_async(
       int(state.step),
       {
         "state": state,
@@ -123,11 +128,20 @@ class Checkpoints:
       found = self._checkpointer.load_checkpointables(
         None, {"state": abstract, "data": None}
       )
-      _check_digest(self._checkpointer, folder, _DIGEST, found["state"])
-    return found["state"], found["data"]
+      state = found["state"]
+      rest = dataclasses.replace(state, ema=None)
+      for name, tree in (
+        (_DIGEST, state), (_EMA_DIGEST, state.ema), (_REST_DIGEST, rest)
+      ):  # fmt: skip
+        _check_digest(self._checkpointer, folder, name, tree)
+    return state, found["data"]
+
+  def wait(self) -> None:
+    """Waits for what is still being written, and raises if that fails."""
+    self._checkpointer.wait()
 
   def close(self) -> None:
-    """Waits for what is still being written."""
+    """Ends the checkpoints after waiting for what is still being written."""
     self._checkpointer.close()
 
 
@@ -347,7 +361,8 @@ def _signed(state: TrainState) -> dict[str, str]:
   """Metadata of a checkpoint: digests, where one process sees all of it."""
   if not _is_here(state):
     return {}
-  return {_DIGEST: _digest(state), _EMA_DIGEST: _digest(state.ema)}
+  rest = dataclasses.replace(state, ema=None)
+  return {_EMA_DIGEST: _digest(state.ema), _REST_DIGEST: _digest(rest)}
 
 
 def _is_here(tree: Any) -> bool:
@@ -363,5 +378,5 @@ def _digest(tree: Any) -> str:
     array = np.asarray(leaf)
     total.update(jax.tree_util.keystr(path).encode())
     total.update(str((array.shape, array.dtype.str)).encode())
-    total.update(np.ascontiguousarray(array).tobytes())
+    total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
   return total.hexdigest()

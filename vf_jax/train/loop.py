@@ -79,23 +79,21 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
   check_store(store, config)
   tell_devices(mesh)
   first = jax.process_index() == 0  # the one who writes
-  with sole_writer(folder) if first else contextlib.nullcontext():
-    checkpoints = Checkpoints(folder, config)
-    rows = data_rows(mesh, config.data.batch)
-    batches = make_batches(store, config, rows=rows)
-    try:
-      state, done, drawn = start(config, mesh, checkpoints, batches)
-      writer = None
-      if first:
-        writer = JsonlWriter(folder / "metrics.jsonl")
-        writer.drop_after(done)
-        if done < config.train.steps:
-          write_facts(folder, config, mesh, store, done, drawn)
-      with jax.set_mesh(mesh):
-        return _run(config, mesh, store, state, batches, checkpoints, writer)
-    finally:
-      checkpoints.close()
-      _close(batches)
+  rows = data_rows(mesh, config.data.batch)
+  with (
+    sole_writer(folder) if first else contextlib.nullcontext(),
+    contextlib.closing(Checkpoints(folder, config)) as checkpoints,
+    contextlib.closing(make_batches(store, config, rows=rows)) as batches,
+  ):
+    state, done, drawn = start(config, mesh, checkpoints, batches)
+    writer = None
+    if first:
+      writer = JsonlWriter(folder / "metrics.jsonl")
+      writer.drop_after(done)
+      if done < config.train.steps:
+        write_facts(folder, config, mesh, store, done, drawn)
+    with jax.set_mesh(mesh):
+      return _run(config, mesh, store, state, batches, checkpoints, writer)
 
 
 def _run(
@@ -133,6 +131,8 @@ def _run(
         records.write()
         checkpoints.save(state, batches.get_state(), records.dice())
         records.restart()
+    # NOTE: here, where a signal to stop does not cut the last one off.
+    checkpoints.wait()
   if sys.stderr.isatty():
     print(file=sys.stderr)
   return Summary(step=step, finished=step >= t.steps, metrics=records.metrics)
@@ -307,9 +307,3 @@ def _stop_signal() -> Iterator[Callable[[int], bool]]:
   finally:
     for caught, before in old.items():
       signal.signal(caught, before)
-
-
-def _close(batches: Any) -> None:
-  close = getattr(batches, "close", None)
-  if close is not None:
-    close()
