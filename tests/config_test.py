@@ -107,18 +107,18 @@ def test_unknown_components_of_base_are_refused(variant):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"model.heads": 0}, "heads=0 must be above 0"),
-    ({"model.token": 0}, "token=0 must be above 0"),
-    ({"model.mlp_ratio": 0}, "mlp_ratio=0 must be above 0"),
-    ({"model.sequence_depth": -1}, "sequence_depth=-1 is negative"),
+    ({"model.heads": 0}, "model.heads=0 must be above 0"),
+    ({"model.token": 0}, "model.token=0 must be above 0"),
+    ({"model.mlp_ratio": 0}, "model.mlp_ratio=0 must be above 0"),
+    ({"model.sequence_depth": -1}, "model.sequence_depth=-1 is negative"),
     ({"model.sequence_dim": 100}, "heads of 32. Fix: model.sequence_dim=96"),
     ({"train.seed": -1}, "train.seed=-1 is negative"),
-    ({"optim.warmup_steps": -5}, "warmup_steps=-5 is negative"),
+    ({"optim.warmup_steps": -5}, "optim.warmup_steps=-5 is negative"),
     ({"optim.learning_rate": math.inf}, "learning_rate=inf is no finite"),
     ({"loss.dice": math.nan}, "loss.dice=nan is no finite number"),
     ({"data.weights": (("a", math.nan),)}, "=nan is no finite number"),
     ({"model.token": 8}, "model.token=8 does not fit.*Fix: model.token=16"),
-    ({"model.depth": 3}, "model.depth=3.*Fix: model.depth=4"),
+    ({"model.depth": 4}, "model.depth=4 gives .*Fix: model.depth=5"),
     ({"model.stem_blocks": 1}, "belong to model.decoder='subvoxel'"),
     ({"mesh.context": 4}, "depth, 6, do not divide among mesh.context=4"),
     ({"mesh.tensor": 5}, "heads, 12, do not divide among mesh.tensor=5"),
@@ -140,22 +140,35 @@ def test_parts_of_base_that_do_not_fit(changes, message):
     from_dict(values)
 
 
+@pytest.mark.parametrize("depth", [5, 6, 7, 8, 12])
+def test_the_decoder_sees_three_states_before_the_last(depth):
+  values = from_config_dict(BASE()).to_dict()
+  values["model"]["depth"] = depth
+  taps = from_dict(values).model.taps
+  assert len({*taps, depth - 1}) == 4
+
+
 @pytest.mark.parametrize(
   ("key", "value", "message"),
   [
     ("model.crop", [96, 60, 64], "model.crop height=60.*Fix: use 64"),
     ("model.token", 6, "model.token=6.*Fix"),
     ("model.dim", 193, "model.dim=193.*model.heads=3.*Fix: model.dim=192"),
+    ("model.heads", 48, "'rotary' turns nothing in .* of 4 ch.*model.dim=288"),
     ("model.modulation", "magic", "model.modulation='magic'.*one of"),
     ("model.prototypes", 1, "needs at least 2 prototypes"),
     ("model.spacing_mm", 50.0, "outside 0.3-10 mm"),
     ("model.depth", True, "model.depth=True is bool"),
     ("model.depth", 2.5, "model.depth=2.5 is float"),
     ("model.crop", [96, 64], "has 2 entries. Fix: give 3"),
-    ("data.foreground", 1.5, "foreground=1.5 is outside 0..1"),
+    ("data.foreground", 1.5, "data.foreground=1.5 is outside 0..1"),
     ("data.weights", [["lidc", -1.0]], "negative share"),
     ("loss.dice", -1.0, "loss.dice=-1.0 is negative"),
-    ("optim.learning_rate", 0.0, "learning_rate=0.0 must be above 0"),
+    ("optim.learning_rate", 0.0, "optim.learning_rate=0.0 must be above 0"),
+    ("data.batch", 0, "^data.batch=0 must be above 0"),
+    ("predict.batch", 0, "^predict.batch=0 must be above 0"),
+    ("predict.min_volume_ml", -1.0, "^predict.min_volume_ml=-1.0 is negative"),
+    ("mesh.data", -1, "^mesh.data=-1 is negative. Fix: use 0 or more"),
     ("optim.warmup_steps", 10**9, "leaves nothing of train.steps"),
     ("predict.overlap", 1.0, "predict.overlap=1.0 must be below 1"),
     ("train.sted", 3, "unknown key train.sted.*did you mean train.seed"),
@@ -174,6 +187,8 @@ def test_a_decoder_without_blocks_is_not_modulated_alone(tiny):
   values["model"] |= {"modulate": "decoder", "decoder_blocks": 0}
   with pytest.raises(ConfigError, match=r"'decoder' changes nothing.*Fix"):
     from_dict(values)
+  # The lesion decoder has a block of its own.
+  from_dict(values | {"model": values["model"] | {"lesion_channels": 8}})
   values["model"]["modulation"] = "none"
   from_dict(values)
 

@@ -155,7 +155,10 @@ def test_what_a_source_does_not_annotate_teaches_nothing(flag):
   _, sums, grads = _grad(outputs, none)
   for other, (names, seen) in TASKS.items():
     for term in names:
-      assert (float(sums[f"loss_{term}"][0]) == 0) == (other == flag), term
+      value, told = (float(x) for x in sums[f"loss_{term}"])
+      assert (value == 0) == (other == flag), term
+      # So that it is left out of a record, and no mean of zeros.
+      assert told == (other != flag), term
     for name in seen:
       assert (_size(grads[name], 0) == 0) == (other == flag), name
 
@@ -176,7 +179,7 @@ def test_a_batch_without_any_annotation_is_finite_and_teaches_the_domain():
   outputs = _outputs(batch)
   chain = outputs.chain.replace(mask=empty.point_mask)
   value, sums, grads = _grad(outputs.replace(chain=chain), empty)
-  domain = domain_term(outputs.domain.log_mixture, empty)
+  domain, _ = domain_term(outputs.domain.log_mixture, empty)
   np.testing.assert_allclose(value, WEIGHTS.domain * domain, rtol=1e-6)
   assert all(np.isfinite(v).all() for v in jax.tree.leaves((sums, grads)))
   assert _size(grads["domain"], 0) > 0
@@ -215,7 +218,9 @@ def test_segmentation_terms_agree_with_numpy():
   batch = _batch()
   outputs = _outputs(batch)
   logits = outputs.logits
-  dice, entropy, sums = segmentation_terms(outputs, batch.labels, batch)
+  (dice, _), (entropy, _), sums = segmentation_terms(
+    outputs, batch.labels, batch
+  )
   seen = np.asarray(batch.labels) != IGNORE
   truth = (np.asarray(batch.labels) > 0)[seen]
   p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)[seen]))
@@ -257,12 +262,12 @@ def test_offsets_are_zero_at_the_truth_and_huber_beside_it():
   exact = _true_offsets(batch)
   # The body centre seen from one corner of the vertebra, by hand.
   np.testing.assert_allclose(exact[0, 9, 4, 3], (2.2, 3.4, 2.1), atol=1e-6)
-  assert float(offset_term(jnp.asarray(exact), batch)) == pytest.approx(
+  assert float(offset_term(jnp.asarray(exact), batch)[0]) == pytest.approx(
     0, abs=1e-9
   )
   wrong = exact + np.array([1.0, -3.0, 0.0], np.float32)
   # Huber at delta 2: 1^2 / 2, and 2 * (3 - 2 / 2).
-  assert float(offset_term(jnp.asarray(wrong), batch)) == pytest.approx(
+  assert float(offset_term(jnp.asarray(wrong), batch)[0]) == pytest.approx(
     0.5 + 4.0, rel=1e-5
   )
 
@@ -273,16 +278,16 @@ def test_offsets_count_only_inside_vertebrae_with_a_known_centre():
   noise = 9 * np.random.default_rng(2).normal(size=(*labels.shape, 3))
   noise = noise.astype(np.float32)
   elsewhere = np.where((labels == L1)[..., None], 0, noise)
-  loss = offset_term(jnp.asarray(_true_offsets(batch) + elsewhere), batch)
+  loss, _ = offset_term(jnp.asarray(_true_offsets(batch) + elsewhere), batch)
   assert float(loss) == pytest.approx(0, abs=1e-9)
   # One voxel of 5 * 6 * 6 * 2 is off by one.
   nudge = _true_offsets(batch)
   nudge[1, 13, 9, 8, 2] += 1
-  assert float(offset_term(jnp.asarray(nudge), batch)) == pytest.approx(
+  assert float(offset_term(jnp.asarray(nudge), batch)[0]) == pytest.approx(
     0.5 / 360, rel=1e-4
   )
   unknown = batch.replace(has_centre=jnp.zeros_like(batch.has_centre))
-  assert float(offset_term(jnp.asarray(noise), unknown)) == 0
+  assert float(offset_term(jnp.asarray(noise), unknown)[0]) == 0
 
 
 def _focal(heat, boxes):
@@ -312,7 +317,7 @@ def test_cells_of_lesions_agree_with_numpy():
   mask = np.array([[True, False], [True, True]])
   batch = batch.replace(boxes=jnp.asarray(boxes), box_mask=jnp.asarray(mask))
   maps = _outputs(batch).lesions
-  heat, _ = lesion_terms(maps, batch, SPACING)
+  (heat, _), _ = lesion_terms(maps, batch, SPACING)
   parts = [
     _focal(np.asarray(maps.heat[i], np.float64), boxes[i][mask[i]])
     for i in range(2)
@@ -330,7 +335,7 @@ def test_a_lesion_smaller_than_a_cell_has_the_cell_of_its_centre():
   batch = batch.replace(boxes=jnp.asarray(boxes))
   maps = _outputs(batch).lesions
   sure = jnp.full_like(maps.heat, -9.0).at[:, 1, 2, 1].set(9.0)
-  heat, _ = lesion_terms(maps.replace(heat=sure), batch, SPACING)
+  (heat, _), _ = lesion_terms(maps.replace(heat=sure), batch, SPACING)
   assert float(heat) < 1e-6
 
 
@@ -338,8 +343,9 @@ def test_lesion_free_crops_teach_that_there_is_none():
   batch = _batch()
   batch = batch.replace(box_mask=jnp.zeros((2, BOXES), bool))
   maps = _outputs(batch).lesions
-  heat, box = lesion_terms(maps, batch, SPACING)
-  cold, _ = lesion_terms(maps.replace(heat=maps.heat - 9), batch, SPACING)
+  (heat, told), (box, boxes) = lesion_terms(maps, batch, SPACING)
+  assert (float(told), float(boxes)) == (1, 0)
+  (cold, _), _ = lesion_terms(maps.replace(heat=maps.heat - 9), batch, SPACING)
   assert float(heat) > 1
   assert float(cold) < 0.01 * float(heat)
   assert float(box) == 0
@@ -357,13 +363,13 @@ def test_lesion_box_is_read_at_each_of_its_cells():
     offset = offset.at[cell].set(away)
     size = size.at[cell].set(jnp.log(jnp.array([12.0, 20.0, 30.0])))
   exact = maps.replace(offset=offset, log_size=size)
-  _, box = lesion_terms(exact, batch, SPACING)
+  _, (box, _) = lesion_terms(exact, batch, SPACING)
   assert float(box) == pytest.approx(0, abs=1e-5)
   wrong = exact.replace(
     offset=offset.at[0, 1, 2, 2, 0].add(0.5),
     log_size=size.at[1, 1, 2, 1, 2].add(-0.3),
   )
-  _, box = lesion_terms(wrong, batch, SPACING)
+  _, (box, _) = lesion_terms(wrong, batch, SPACING)
   assert float(box) == pytest.approx((0.5 + 0.3) / 8, rel=1e-4)
 
 
@@ -374,12 +380,12 @@ def test_numbering_is_likelihood_a_point_of_sequences_with_levels():
   each = np.asarray(cost(outputs.chain, batch.point_levels))
   assert (each > 1).all()
   term = jax.jit(numbering_term)
-  loss, sums = term(outputs, batch)
+  (loss, _), sums = term(outputs, batch)
   assert float(loss) == pytest.approx(each.sum() / 6, rel=1e-5)
   assert float(sums["level_accuracy"][1]) == 6
   for name in ("has_levels", "chain_fits"):
     second = batch.replace(**{name: jnp.array([False, True])})
-    loss, sums = term(outputs, second)
+    (loss, _), sums = term(outputs, second)
     assert float(loss) == pytest.approx(each[1] / 3, rel=1e-5)
     assert float(sums["level_accuracy"][1]) == 3
 
@@ -394,6 +400,15 @@ def test_level_accuracy_counts_right_points():
   chain = outputs.chain.replace(emissions=jnp.asarray(emissions))
   _, sums = jax.jit(numbering_term)(outputs.replace(chain=chain), batch)
   assert [float(v) for v in sums["level_accuracy"]] == [5, 6]
+
+
+def test_a_term_that_is_met_exactly_is_a_term():
+  batch = _batch()
+  air = batch.replace(labels=jnp.zeros_like(batch.labels))
+  outputs = _outputs(batch)
+  sure = outputs.replace(logits=jnp.full_like(outputs.logits, -200.0))
+  found = segmentation_terms(sure, air.labels, air)[:2]
+  assert [[float(x) for x in term] for term in found] == [[0, 1], [0, 1]]
 
 
 def test_a_sequence_that_no_chain_explains_is_harmless_when_left_out():
@@ -412,7 +427,7 @@ def test_a_sequence_that_no_chain_explains_is_harmless_when_left_out():
 def test_domain_term_reads_the_own_share():
   batch = _batch()
   share = jnp.array([[0.5, 0.2, 0.3], [0.25, 0.25, 0.5]])
-  loss = domain_term(jnp.log(share), batch)  # domains 0 and 2
+  loss, _ = domain_term(jnp.log(share), batch)  # domains 0 and 2
   assert float(loss) == pytest.approx(np.log(2), rel=1e-6)
 
 
@@ -430,7 +445,9 @@ def _semantic(batch: Batch) -> Outputs:
 def test_levels_of_voxels_agree_with_numpy():
   batch = _batch()
   outputs = _semantic(batch)
-  dice, entropy, sums = segmentation_terms(outputs, batch.labels, batch)
+  (dice, _), (entropy, _), sums = segmentation_terms(
+    outputs, batch.labels, batch
+  )
   seen = np.asarray(batch.labels) != IGNORE
   codes = np.asarray(batch.labels)[seen]
   order = [0, *(level.code for level in VERTEBRAE)]
@@ -477,11 +494,9 @@ def test_coarse_masks_weigh_half_of_the_next_finer():
   labels = batch.labels[:, 1::2, 1::2, 1::2]  # the middle of every two
   fine = segmentation_terms(outputs, batch.labels, batch)
   half = segmentation_terms(masks, labels, batch)
-  dice, entropy, sums = supervised_terms(
-    outputs.replace(coarse=(masks,)), batch
-  )
-  np.testing.assert_allclose(dice, (2 * fine[0] + half[0]) / 3, rtol=1e-6)
-  np.testing.assert_allclose(entropy, (2 * fine[1] + half[1]) / 3, rtol=1e-6)
+  *found, sums = supervised_terms(outputs.replace(coarse=(masks,)), batch)
+  for (both, _), (one, _), (other, _) in zip(found, fine[:2], half[:2]):
+    np.testing.assert_allclose(both, (2 * one + other) / 3, rtol=1e-6)
   assert sums["dice"] == fine[2]["dice"]
 
 

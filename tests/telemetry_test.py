@@ -13,6 +13,8 @@ import pytest
 
 import vf_jax
 from vf_jax import telemetry
+from vf_jax.config import MeshConfig
+from vf_jax.parallel.mesh import make_mesh
 from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
 
 
@@ -63,6 +65,11 @@ def test_facts_name_versions_command_and_devices():
   assert facts["backend"] == "cpu"
   assert len(facts["devices"]) == jax.device_count()
   assert facts["processes"] == 1
+  mesh = make_mesh(MeshConfig(2, 1, 1, 2))
+  facts = device_facts(mesh)
+  assert json.loads(json.dumps(facts)) == facts
+  assert len(facts["devices"]) == 4
+  assert facts["mesh"] == {"data": 2, "fsdp": 1, "tensor": 1, "context": 2}
 
 
 def test_commit_is_that_of_the_source_tree(tmp_path, monkeypatch):

@@ -59,10 +59,13 @@ class AugmentConfig:
   lesion: float = 0.0
 
   def __post_init__(self) -> None:
-    check_not_negative(self, "margin", "rotate_deg", "scale", "elastic_mm")
+    group = "data.augment"
+    check_not_negative(
+      self, "margin", "rotate_deg", "scale", "elastic_mm", group=group
+    )
     check_probability(
       self, "mirror", "gamma", "contrast", "shift", "blur", "slices",
-      "low_resolution", "noise", "lesion",
+      "low_resolution", "noise", "lesion", group=group,
     )  # fmt: skip
 
   @property
@@ -111,9 +114,11 @@ class DataConfig:
   augment: AugmentConfig
 
   def __post_init__(self) -> None:
-    check_positive(self, "batch", "threads", "prefetch")
-    check_not_negative(self, "workers", "cache_mib")
-    check_probability(self, "foreground", "levels", "lesions", "synthesis")
+    check_positive(self, "batch", "threads", "prefetch", group="data")
+    check_not_negative(self, "workers", "cache_mib", group="data")
+    check_probability(
+      self, "foreground", "levels", "lesions", "synthesis", group="data"
+    )
     total = self.foreground + self.levels + self.lesions
     if total > 1 + 1e-6:
       raise ConfigError(
@@ -168,11 +173,7 @@ class LossConfig:
     return {name: weight for name, weight in every.items() if weight}
 
   def __post_init__(self) -> None:
-    for name, weight in self.weights.items():
-      if weight < 0:
-        raise ConfigError(
-          f"loss.{name}={weight} is negative. Fix: use 0 to remove the task."
-        )
+    check_not_negative(self, *self.weights, group="loss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,9 +195,9 @@ class OptimConfig:
   ema: float
 
   def __post_init__(self) -> None:
-    check_positive(self, "learning_rate", "clip_norm")
-    check_not_negative(self, "warmup_steps", "weight_decay")
-    check_probability(self, "ema")
+    check_positive(self, "learning_rate", "clip_norm", group="optim")
+    check_not_negative(self, "warmup_steps", "weight_decay", group="optim")
+    check_probability(self, "ema", group="optim")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,10 +232,10 @@ class TrainConfig:
 
   def __post_init__(self) -> None:
     check_positive(
-      self, "steps", "micro_batches", "log_every", "checkpoint_every", "keep"
-    )
-    if self.seed < 0:
-      raise ConfigError(f"train.seed={self.seed} is negative. Fix: use 0.")
+      self, "steps", "micro_batches", "log_every", "checkpoint_every", "keep",
+      group="train",
+    )  # fmt: skip
+    check_not_negative(self, "seed", group="train")
     if self.only and not self.init:
       raise ConfigError(
         f"train.only={list(self.only)} leaves the rest of the network as it "
@@ -259,8 +260,8 @@ class MeshConfig:
   context: int
 
   def __post_init__(self) -> None:
-    check_not_negative(self, "data")
-    check_positive(self, "fsdp", "tensor", "context")
+    check_not_negative(self, "data", group="mesh")
+    check_positive(self, "fsdp", "tensor", "context", group="mesh")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,9 +296,12 @@ class PredictConfig:
   def __post_init__(self) -> None:
     check_positive(
       self, "batch", "in_flight", "vote_sigma_mm", "min_distance_mm",
-      "level_temperature",
+      "level_temperature", group="predict",
     )  # fmt: skip
-    check_probability(self, "overlap", "threshold", "lesion_threshold")
+    check_not_negative(self, "min_volume_ml", group="predict")
+    check_probability(
+      self, "overlap", "threshold", "lesion_threshold", group="predict"
+    )
     if self.overlap >= 1:
       raise ConfigError(
         f"predict.overlap={self.overlap} must be below 1. Fix: 0.5."

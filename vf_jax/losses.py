@@ -77,6 +77,13 @@ class Batch:
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """Metric name -> (numerator, denominator); merged on the host."""
 
+Term = tuple[Float[Array, ""], Float[Array, ""]]
+"""Loss of a task, and 1 if the batch tells anything of it; else both are 0."""
+
+
+def _mean(total: Array, count: Array) -> Term:
+  return total / jnp.maximum(count, 1), (count > 0).astype(jnp.float32)
+
 
 def soft_dice(
   probability: Float[Array, "*shape"],
@@ -105,7 +112,7 @@ def soft_dice(
 
 def segmentation_terms(
   masks: Masks, labels: UInt8[Array, "batch depth height width"], batch: Batch
-) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
+) -> tuple[Term, Term, Sums]:
   """Dice and cross-entropy of vertebrae, or of every level.
 
   Args:
@@ -132,16 +139,16 @@ def segmentation_terms(
     classes = jnp.asarray(_CLASS_OF_CODE)[labels]
     return *level_terms(masks.levels, classes, named), sums
   entropy = optax.sigmoid_binary_cross_entropy(masks.logits, truth) * valid
+  entropy, told = _mean(entropy.sum(), valid.sum())
   dice = soft_dice(jax.nn.sigmoid(masks.logits), truth, valid)
-  dice = jnp.where(valid.sum() > 0, dice, 0.0)
-  return dice, entropy.sum() / jnp.maximum(valid.sum(), 1.0), sums
+  return (jnp.where(told > 0, dice, 0.0), told), (entropy, told), sums
 
 
 def level_terms(
   logits: Float[Array, "batch depth height width classes"],
   classes: Int[Array, "batch depth height width"],
   valid: Float[Array, "batch depth height width"],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Term, Term]:
   """Dice over the levels that the batch shows, and cross-entropy over all.
 
   Args:
@@ -162,14 +169,12 @@ def level_terms(
   dice = 1.0 - (2.0 * both + 1.0) / (size + 1.0)
   shown = (truth.sum(space) > 0).astype(jnp.float32).at[0].set(0.0)
   return (
-    (dice * shown).sum() / jnp.maximum(shown.sum(), 1.0),
-    entropy.sum() / jnp.maximum(valid.sum(), 1.0),
+    _mean((dice * shown).sum(), shown.sum()),
+    _mean(entropy.sum(), valid.sum()),
   )
 
 
-def supervised_terms(
-  outputs: Outputs, batch: Batch
-) -> tuple[Float[Array, ""], Float[Array, ""], Sums]:
+def supervised_terms(outputs: Outputs, batch: Batch) -> tuple[Term, Term, Sums]:
   """Dice and cross-entropy at every resolution that is supervised.
 
   Args:
@@ -183,21 +188,23 @@ def supervised_terms(
   Source:
     Isensee et al. 2021, nnU-Net, deep supervision.
   """
-  dice, entropy, sums = segmentation_terms(outputs, batch.labels, batch)
+  fine = segmentation_terms(outputs, batch.labels, batch)
+  (dice, dice_told), (entropy, entropy_told), sums = fine
   total = 1.0
   for power, masks in enumerate(outputs.coarse, start=1):
     step = 2**power
     middle = slice(step // 2, None, step)
     labels = batch.labels[:, middle, middle, middle]
     coarse_dice, coarse_entropy, _ = segmentation_terms(masks, labels, batch)
-    dice, entropy = dice + coarse_dice / step, entropy + coarse_entropy / step
+    dice = dice + coarse_dice[0] / step
+    entropy = entropy + coarse_entropy[0] / step
     total += 1 / step
-  return dice / total, entropy / total, sums
+  return (dice / total, dice_told), (entropy / total, entropy_told), sums
 
 
 def offset_term(
   offsets: Float[Array, "batch depth height width 3"], batch: Batch
-) -> Float[Array, ""]:
+) -> Term:
   """Smooth L1 between the predicted and the true vector to the body centre.
 
   Args:
@@ -217,12 +224,12 @@ def offset_term(
   )
   error = optax.huber_loss(offsets, centre - place[None], delta=2.0)
   weight, error = known.astype(jnp.float32), error.sum(axis=-1)
-  return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0)
+  return _mean((error * weight).sum(), weight.sum())
 
 
 def lesion_terms(
   maps: LesionMaps, batch: Batch, spacing_mm: float
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Term, Term]:
   """Focal loss of the cells of lesions and L1 of their offset and log size.
 
   A lesion is taken for the ellipsoid in its box. Cells whose centre lies deep
@@ -257,20 +264,19 @@ def lesion_terms(
   positive = inner.any(axis=1)
   counts = batch.has_lesions[:, None, None, None]
   counts &= positive | ~near.any(axis=1)
-  cells = jnp.maximum((positive & counts).sum(), 1)
+  cells = (positive & counts).sum()
   loss = optax.sigmoid_focal_loss(maps.heat, positive.astype(jnp.float32))
-  loss = (loss * counts).sum() / cells
+  loss, _ = _mean((loss * counts).sum(), cells)
   hit = (inner & counts[:, None]).astype(jnp.float32)[..., None]
   error = jnp.abs(maps.offset[:, None] + away) + jnp.abs(
     maps.log_size[:, None]
     - jnp.log(jnp.maximum(size_mm, 1.0))[:, :, None, None, None, :]
   )
-  return loss, (error * hit).sum() / cells
+  told = counts.any().astype(jnp.float32)  # that there is none, too
+  return (loss, told), _mean((error * hit).sum(), cells)
 
 
-def numbering_term(
-  outputs: Outputs, batch: Batch
-) -> tuple[Float[Array, ""], Sums]:
+def numbering_term(outputs: Outputs, batch: Batch) -> tuple[Term, Sums]:
   """Chain negative log-likelihood per point.
 
   Args:
@@ -286,8 +292,7 @@ def numbering_term(
   points = (batch.point_mask & used[:, None]).sum()
   guess, _ = outputs.chain.decode()
   right = (guess == batch.point_levels) & batch.point_mask & used[:, None]
-  loss = jnp.where(used, value, 0.0).sum() / jnp.maximum(points, 1)
-  return loss, {
+  return _mean(jnp.where(used, value, 0.0).sum(), points), {
     "level_accuracy": (
       right.sum().astype(jnp.float32),
       points.astype(jnp.float32),
@@ -297,7 +302,7 @@ def numbering_term(
 
 def domain_term(
   log_mixture: Float[Array, "batch prototypes"], batch: Batch
-) -> Float[Array, ""]:
+) -> Term:
   """Cross-entropy of the prototype mixture with the sample's own domain.
 
   Args:
@@ -308,20 +313,20 @@ def domain_term(
     Mean over the batch.
   """
   own = jnp.take_along_axis(log_mixture, batch.domain[:, None], axis=1)
-  return -own.mean()
+  return -own.mean(), jnp.ones(())
 
 
 def divide_by_variance(
-  term: Float[Array, ""], log_variance: Float[Array, ""]
+  term: Term, log_variance: Float[Array, ""]
 ) -> Float[Array, ""]:
   """Weighs a term by its learned variance, whose log it costs.
 
-  A batch that annotates nothing of a task makes its term exactly 0 and costs
-  nothing. Otherwise the variance of a task that is never annotated would fall
-  without bound, and that of a rarely annotated one below its loss.
+  A batch that tells nothing of a task costs nothing. Otherwise the variance of
+  a task that is never annotated would fall without bound, and that of a rarely
+  annotated one below its loss.
 
   Args:
-    term: loss of a task, 0 or more.
+    term: weighted loss of a task, and whether the batch tells of it.
     log_variance: the learned one.
 
   Returns:
@@ -330,8 +335,8 @@ def divide_by_variance(
   Source:
     Kendall et al. 2018 (arXiv 1705.07115).
   """
-  cost = jnp.where(term > 0, log_variance, 0.0)
-  return jnp.exp(-log_variance) * term + cost
+  value, told = term
+  return jnp.exp(-log_variance) * value + told * log_variance
 
 
 def total_loss(
@@ -366,17 +371,17 @@ def total_loss(
     )
   if outputs.domain.log_mixture is not None:
     terms["domain"] = domain_term(outputs.domain.log_mixture, batch)
-    entropy = mixture_entropy(outputs.domain.log_mixture)
-    sums["mixture_entropy"] = (entropy.sum(), jnp.asarray(float(entropy.size)))
+    spread = mixture_entropy(outputs.domain.log_mixture)
+    sums["mixture_entropy"] = (spread.sum(), jnp.asarray(float(spread.size)))
   loss = jnp.zeros(())
   for name, weight in weights.weights.items():
     if name not in terms:
       continue
-    term = weight * terms[name]
+    value, told = terms[name]
+    value = weight * value
     if log_variance is not None:
-      term = divide_by_variance(term, log_variance[name])
-    loss = loss + term
-  one = jnp.ones(())
-  sums |= {f"loss_{name}": (term, one) for name, term in terms.items()}
-  sums["loss"] = (loss, one)
+      value = divide_by_variance((value, told), log_variance[name])
+    loss = loss + value
+  sums |= {f"loss_{name}": term for name, term in terms.items()}
+  sums["loss"] = (loss, jnp.ones(()))
   return loss, sums

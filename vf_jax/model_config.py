@@ -11,6 +11,7 @@ from vf_jax.typed import check_not_negative, check_positive, check_probability
 
 STEM_STRIDE = 4  # voxels of a feature cell; the sub-voxel head emits 4^3 blocks
 UNETR_TOKEN = 16  # voxels; four doublings of the convolutional decoder undo it
+ROTARY_HEAD = 6  # channels of a head that rotary positions need: a pair an axis
 MAX_ADVANCE = 6  # levels from one detection to the next that the chain explains
 
 
@@ -98,11 +99,12 @@ class ModelConfig:
   def __post_init__(self) -> None:
     check_positive(
       self, "token", "dim", "channels", "depth", "heads", "mlp_ratio",
-      "feature_size", "sequence_dim", "max_points",
+      "feature_size", "sequence_dim", "max_points", group="model",
     )  # fmt: skip
     check_not_negative(
-      self, "stem_blocks", "decoder_blocks", "lesion_channels", "sequence_depth"
-    )
+      self, "stem_blocks", "decoder_blocks", "lesion_channels",
+      "sequence_depth", group="model",
+    )  # fmt: skip
     self._check_decoder()
     if self.token % STEM_STRIDE:
       raise ConfigError(
@@ -122,6 +124,12 @@ class ModelConfig:
         f"{self.heads} heads of even width. Fix: model.dim="
         f"{self.heads * max(2, 2 * round(self.dim / self.heads / 2))}."
       )
+    if self.positions == "rotary" and self.dim // self.heads < ROTARY_HEAD:
+      raise ConfigError(
+        f"model.positions='rotary' turns nothing in model.heads={self.heads} "
+        f"of {self.dim // self.heads} channels. Fix: model.dim="
+        f"{ROTARY_HEAD * self.heads} or model.positions=learned."
+      )
     if self.sequence_dim > 32 and self.sequence_dim % 32:
       raise ConfigError(
         f"model.sequence_dim={self.sequence_dim} does not divide into heads of "
@@ -137,7 +145,7 @@ class ModelConfig:
         "decoder, which model.lesion=False leaves out. Fix: "
         "model.lesion_channels=0."
       )
-    check_probability(self, "prototype_dropout")
+    check_probability(self, "prototype_dropout", group="model")
     self._check_modulation()
 
   @property
@@ -154,11 +162,13 @@ class ModelConfig:
         f"model.modulation='prototype' needs at least 2 prototypes, "
         f"model.prototypes={self.prototypes}. Fix: raise it or use 'film'."
       )
-    bare = self.decoder == "subvoxel" and not self.decoder_blocks
+    blocks = self.decoder_blocks or self.lesion_channels
+    bare = self.decoder == "subvoxel" and not blocks
     if self.modulate == "decoder" and bare:
       raise ConfigError(
         "model.modulate='decoder' changes nothing with "
-        "model.decoder='subvoxel' and model.decoder_blocks=0. "
+        "model.decoder='subvoxel', model.decoder_blocks=0 and "
+        "model.lesion_channels=0. "
         "Fix: model.decoder_blocks=1 or model.modulate='encoder'."
       )
 
@@ -175,10 +185,10 @@ class ModelConfig:
         f"model.token={self.token} does not fit model.decoder='unetr', which "
         f"doubles the resolution four times. Fix: model.token={UNETR_TOKEN}."
       )
-    if self.depth < 4:
+    if self.depth < 5:
       raise ConfigError(
         f"model.depth={self.depth} gives model.decoder='unetr' no three "
-        "states besides the last. Fix: model.depth=4."
+        "states besides the last. Fix: model.depth=5."
       )
     if self.stem_blocks or self.decoder_blocks:
       raise ConfigError(
@@ -191,4 +201,3 @@ class ModelConfig:
         "model.edge_gains=True belongs to model.decoder='subvoxel'. "
         "Fix: model.edge_gains=False."
       )
-    check_positive(self, "feature_size")

@@ -81,13 +81,22 @@ def run_facts() -> dict[str, Any]:
   }
 
 
-def device_facts() -> dict[str, Any]:
-  """Backend and devices as JAX sees them."""
+def device_facts(mesh: Any = None) -> dict[str, Any]:
+  """Backend and devices as JAX sees them.
+
+  Args:
+    mesh: whose devices and axes alone are named; None names all devices.
+
+  Returns:
+    JSON types.
+  """
   import jax
 
+  devices = jax.devices() if mesh is None else mesh.devices.flat
   return {
     "backend": jax.default_backend(),
-    "devices": [str(device) for device in jax.devices()],
+    "devices": [str(device) for device in devices],
+    **({} if mesh is None else {"mesh": dict(mesh.shape)}),
     "processes": jax.process_count(),
   }
 

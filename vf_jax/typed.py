@@ -112,12 +112,13 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
   return value
 
 
-def check_positive(config: Any, *names: str) -> None:
+def check_positive(config: Any, *names: str, group: str = "") -> None:
   """Refuses fields that are not above 0.
 
   Args:
     config: a dataclass.
     *names: of its fields.
+    group: of keys that it is, for the message; '' for the outermost.
 
   Raises:
     ConfigError: with the field and the fix.
@@ -125,16 +126,18 @@ def check_positive(config: Any, *names: str) -> None:
   for name in names:
     if not getattr(config, name) > 0:
       raise ConfigError(
-        f"{name}={getattr(config, name)} must be above 0. Fix: raise it."
+        f"{_key(group, name)}={getattr(config, name)} must be above 0. "
+        "Fix: raise it."
       )
 
 
-def check_not_negative(config: Any, *names: str) -> None:
+def check_not_negative(config: Any, *names: str, group: str = "") -> None:
   """Refuses fields below 0.
 
   Args:
     config: a dataclass.
     *names: of its fields.
+    group: of keys that it is, for the message; '' for the outermost.
 
   Raises:
     ConfigError: with the field and the fix.
@@ -142,17 +145,18 @@ def check_not_negative(config: Any, *names: str) -> None:
   for name in names:
     if not getattr(config, name) >= 0:
       raise ConfigError(
-        f"{name}={getattr(config, name)} is negative. Fix: use 0 to turn it "
-        "off."
+        f"{_key(group, name)}={getattr(config, name)} is negative. Fix: use "
+        "0 or more."
       )
 
 
-def check_probability(config: Any, *names: str) -> None:
+def check_probability(config: Any, *names: str, group: str = "") -> None:
   """Refuses fields outside 0..1.
 
   Args:
     config: a dataclass.
     *names: of its fields.
+    group: of keys that it is, for the message; '' for the outermost.
 
   Raises:
     ConfigError: with the field and the fix.
@@ -160,5 +164,10 @@ def check_probability(config: Any, *names: str) -> None:
   for name in names:
     if not 0 <= getattr(config, name) <= 1:
       raise ConfigError(
-        f"{name}={getattr(config, name)} is outside 0..1. Fix: bring it in."
+        f"{_key(group, name)}={getattr(config, name)} is outside 0..1. "
+        "Fix: bring it in."
       )
+
+
+def _key(group: str, name: str) -> str:
+  return f"{group}.{name}" if group else name

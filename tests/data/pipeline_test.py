@@ -93,6 +93,12 @@ def test_the_number_of_threads_changes_nothing(drawn, changed, expected):
   assert digests(drawn, many, 8) == expected
 
 
+def test_a_batch_may_be_a_single_crop(drawn, changed, expected):
+  single = take(drawn, changed(batch=1, synthesis=0.3), 4)
+  rows = merged(((0,), (1,), (2,), (3,)), [[crop] for crop in single])
+  assert [digest(batch) for batch in rows] == expected[:1]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_processes_changes_nothing(
   drawn, changed, expected, workers

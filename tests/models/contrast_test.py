@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vf_jax.config import MeshConfig
 from vf_jax.model_config import STEM_STRIDE
 from vf_jax.models.contrast import FEATURES, bone_contrast
+from vf_jax.parallel.mesh import make_mesh
+from vf_jax.parallel.sharding import constrain
 
 SHAPE = (32, 24, 28)
 EDGE_MM = 2.0
@@ -119,3 +124,17 @@ def test_lesions_do_not_bend_the_masks(scan):
   logits = jnp.zeros_like(image)
   slope = jax.grad(lambda x: bone_contrast(image, x, EDGE_MM).sum())(logits)
   assert not jnp.any(slope)
+
+
+def test_a_divided_depth_is_gathered_once_for_all_patches():
+  def divided(image, logits):
+    parts = (
+      constrain(x, "batch", "depth", None, None) for x in (image, logits)
+    )
+    return bone_contrast(*parts, EDGE_MM)
+
+  image = jnp.zeros((2, *SHAPE))
+  with jax.set_mesh(make_mesh(MeshConfig(2, 1, 1, 4))):
+    text = jax.jit(divided).lower(image, image).compile().as_text()
+  gathered = re.findall(r"f32\[([\d,]+)\]\S* all-gather\(", text)
+  assert sum("," in shape for shape in gathered) == 1  # others are of one axis

@@ -44,7 +44,7 @@ BASE = {
   "decoder_blocks": 0,
   "edge_gains": False,
   "feature_size": 8,
-  "depth": 4,
+  "depth": 5,
   "scan": False,
 }
 

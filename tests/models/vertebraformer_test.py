@@ -133,7 +133,7 @@ SMALL_BASE = {
   "decoder_blocks": 0,
   "edge_gains": False,
   "feature_size": 4,
-  "depth": 4,
+  "depth": 5,
   "positions": "learned",
 }
 

@@ -45,7 +45,7 @@ CONVOLUTIONAL = {
   "decoder_blocks": 0,
   "edge_gains": False,
   "feature_size": 4,
-  "depth": 4,
+  "depth": 5,
   "positions": "learned",
   "deep_supervision": True,
   "lesion_channels": 8,

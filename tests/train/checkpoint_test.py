@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from vf_jax.errors import InputError, OutputError
+from vf_jax.errors import ConfigError, InputError, OutputError
 from vf_jax.train import checkpoint
 from vf_jax.train.checkpoint import Checkpoints
 from vf_jax.train.state import TrainState
+from vf_jax.train.unreadable import explained
 
 
 def small_state(step: int, seed: int = 0) -> TrainState:
@@ -109,6 +110,35 @@ def test_what_was_saved_comes_back_to_the_bit(run, test_config):
   assert dict(data_state) == {"global_next_index": 20}
 
 
+def test_a_state_may_be_given_away_while_it_is_written(
+  test_config, tmp_path, monkeypatch
+):
+  def blocking(*_, **__):
+    raise AssertionError("training waits for the disk")
+
+  monkeypatch.setattr(
+    ocp.training.Checkpointer, "save_checkpointables", blocking
+  )
+  step = jax.jit(
+    lambda state: state.replace(
+      step=state.step + 1,
+      params=jax.tree.map(lambda x: x + 1, state.params),
+      ema=jax.tree.map(lambda x: x - 1, state.ema),
+    ),
+    donate_argnums=0,
+  )
+  checkpoints, state = Checkpoints(tmp_path, test_config), small_state(5, 5)
+  checkpoints.save(state, {"global_next_index": 10}, None)
+  for _ in range(20):
+    state = step(state)
+  jax.block_until_ready(state)
+  checkpoints.wait()
+  assert kept(tmp_path) == [5]
+  checkpoints.close()
+  found, _ = restore(tmp_path, test_config)
+  assert_same(found, small_state(5, 5))
+
+
 def test_a_run_without_checkpoint_has_no_latest(test_config, tmp_path):
   checkpoints = Checkpoints(tmp_path, test_config)
   assert checkpoints.latest is None
@@ -170,6 +200,29 @@ def test_a_damaged_checkpoint_is_refused_by_name(run, test_config, damage):
   assert int(state.step) == 5
 
 
+@pytest.mark.parametrize(
+  "fault",
+  [
+    MemoryError(),
+    OSError(5, "Input/output error"),
+    ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes."),
+  ],
+  ids=["memory", "disk", "device"],
+)
+def test_what_the_machine_lacks_is_no_damage(fault):
+  with pytest.raises(InputError, match="cannot be read") as e, explained("10"):
+    raise RuntimeError("a part of the library") from fault
+  assert "may be whole: try again" in e.value.fix
+  assert "remove" not in e.value.fix
+
+
+def test_a_configuration_that_is_refused_is_no_damage():
+  with pytest.raises(InputError, match=r"^10: its conf.*refused: depth=4") as e:
+    with explained("10"):
+      raise ConfigError("depth=4 is too low. Fix: raise it.")
+  assert "remove" not in e.value.fix
+
+
 def test_a_changed_number_is_noticed(run, test_config):
   step = run / "checkpoints" / "10"
   path = numbers_of(step / "state" / "ocdbt.process_0")
@@ -190,11 +243,16 @@ def test_a_changed_number_is_noticed(run, test_config):
 def test_checkpoints_from_before_the_digest_are_read(run, test_config):
   path = run / "checkpoints" / "10" / "_CHECKPOINT_METADATA"
   values = json.loads(path.read_text())
-  assert len(values["custom_metadata"]["sha256"]) == 64
-  values["custom_metadata"] = {}
+  assert set(values["custom_metadata"]) == {"sha256_ema", "sha256_rest"}
+  for digest in ({}, {"sha256": checkpoint._digest(small_state(10, 10))}):
+    values["custom_metadata"] = digest
+    path.write_text(json.dumps(values))
+    state, _ = restore(run, test_config)
+    assert_same(state, small_state(10, 10))
+  values["custom_metadata"] = {"sha256": "0" * 64}
   path.write_text(json.dumps(values))
-  state, _ = restore(run, test_config)
-  assert_same(state, small_state(10, 10))
+  with pytest.raises(InputError, match="its numbers have changed since"):
+    restore(run, test_config)
 
 
 def test_another_model_is_refused_before_anything_is_read(run, test_config):

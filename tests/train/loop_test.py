@@ -22,8 +22,10 @@ from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.record import ARRAYS, PreparedCase
 from vf_jax.multispine.store import Store
 from vf_jax.multispine.store_writer import finish, write_case
-from vf_jax.train import checkpoint, loop
+from vf_jax.parallel.mesh import make_mesh
+from vf_jax.train import checkpoint, loop, start
 from vf_jax.train.loop import train
+from vf_jax.train.state import TrainState
 
 LINE = re.compile(
   r"^step (\d+)/20  loss \d+\.\d{4}  Dice [01]\.\d{3}  "
@@ -42,7 +44,14 @@ def test_a_run_writes_its_facts_and_records(uninterrupted, test_config):
   facts = json.loads((folder / "run.json").read_text())
   assert from_dict(facts["config"]) == test_config
   assert facts["packages"]["jax"]
-  assert facts["devices"]
+  # Of eight devices, one works.
+  assert len(facts["devices"]) == 1
+  assert set(facts["mesh"].items()) == {
+    ("data", 1), ("fsdp", 1), ("tensor", 1), ("context", 1),
+  }  # fmt: skip
+  assert uninterrupted.progress.startswith(
+    "uses 1 of 8 devices; --config.mesh.data=0 takes all\n"
+  )
   assert facts["cases"]["lidc-idri-0001"] == {
     "domain": "lidc",
     "licence": Store(test_config.data.store).records[6].licence,
@@ -92,11 +101,11 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(
   uninterrupted, programs, tmp_path
 ):
   killed = Process(tmp_path / "run", programs)
-  killed.until_step(6)
+  killed.until_step(12)  # the checkpoint of step 10 may not be complete
   killed.popen.send_signal(signal.SIGKILL)
   assert killed.wait() == -signal.SIGKILL
   seen = records(tmp_path / "run")
-  assert 6 <= max(seen) < 20
+  assert 12 <= max(seen) < 20
   folder = tmp_path / "run" / "checkpoints"
   complete = [int(p.name) for p in folder.iterdir() if p.name.isdigit()]
   assert complete
@@ -105,7 +114,8 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(
   again = Process(tmp_path / "run", programs)
   assert again.wait() == 0, again.stderr
   assert "finished at step 20" in again.stdout
-  # It went on from the checkpoint, it did not start again.
+  # It went on from the checkpoint, it did not start again, and said so.
+  assert f"resumed at step {max(complete)}\n" in again.stderr
   assert progress(again) == [s for s in LOGGED if s > max(complete)]
   expected = records(uninterrupted.workdir)
   assert records(tmp_path / "run") == expected  # to the last digit
@@ -248,6 +258,17 @@ def test_a_folder_that_another_run_writes_is_refused(test_config, tmp_path):
     train(test_config, tmp_path)
 
 
+def test_an_error_cuts_no_checkpoint_off(test_config, tmp_path, monkeypatch):
+  def fails(config, mesh, store, state, batches, checkpoints, writer):
+    checkpoints.save(state, batches.get_state(), None)
+    raise NonFiniteLossError("after a checkpoint")
+
+  monkeypatch.setattr(loop, "_run", fails)
+  with pytest.raises(NonFiniteLossError):
+    train(test_config, tmp_path)
+  assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["0"]
+
+
 def test_a_loss_that_is_no_number_stops_the_run(
   test_config, programs, tmp_path
 ):
@@ -313,6 +334,28 @@ def test_what_would_stay_at_random_is_refused(
     ConfigError, match=r"has no numbering/\S+2\S* .*leave it at random.*Fix: "
   ):
     train(config, tmp_path / "run")
+
+
+def test_what_other_weights_do_not_give_is_told(
+  test_config, tmp_path, monkeypatch, capsys
+):
+  found = {"lesion": {"bias": jnp.ones(3)}}
+  drawn = {"numbering": {name: jnp.zeros(3) for name in "abcde"}}
+  monkeypatch.setattr(start, "load", lambda _: (test_config, found, ""))
+  settings = dataclasses.replace(test_config.train, init="weights")
+  config = dataclasses.replace(test_config, train=settings)
+  params = drawn | {"lesion": {"bias": jnp.zeros(3)}}
+  state = TrainState(jnp.int32(0), params, params, (), None)
+  state, step, fresh = start._adopt(state, config)
+  assert step == 0
+  assert fresh == [f"numbering/{name}" for name in "abcde"]
+  assert capsys.readouterr().err == (
+    "1 of 6 parameters start from weights; drawn: numbering/a, numbering/b, "
+    "numbering/c and 2 more, see run.json\n"
+  )
+  store, mesh = Store(config.data.store), make_mesh(config.mesh)
+  start.write_facts(tmp_path, config, mesh, store, step, fresh)
+  assert json.loads((tmp_path / "run.json").read_text())["drawn"] == fresh
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import pytest
 
 from vf_jax.errors import ConfigError
 from vf_jax.train.state import (
+  TASK_LOG_VARIANCE,
+  TrainState,
   adopt,
   init_params,
   init_state,
@@ -78,6 +80,26 @@ def test_what_fits_of_other_weights_is_taken(state):
   ):
     np.testing.assert_array_equal(param, ema)
     assert param.unsafe_buffer_pointer() != ema.unsafe_buffer_pointer()
+
+
+def test_blocks_are_stacked_or_unrolled_as_the_state_has_them():
+  def of(transformer):
+    params = {"transformer": transformer}
+    return TrainState(jnp.int32(0), params, params, (), None)
+
+  def block(value):
+    return {"qkv": {"kernel": jnp.full((3, 4), value)}}
+
+  unrolled = {f"block{i}": block(float(i)) for i in range(11)}
+  kernels = jnp.stack([b["qkv"]["kernel"] for b in unrolled.values()])
+  stacked = {"blocks": {"qkv": {"kernel": kernels}}}
+  for theirs, ours in (stacked, unrolled), (unrolled, stacked):
+    empty = of(jax.tree.map(jnp.zeros_like, ours))
+    started, fresh = adopt(empty, {"transformer": theirs})
+    assert fresh == []
+    jax.tree.map(
+      np.testing.assert_array_equal, started.params, {"transformer": ours}
+    )
 
 
 def _update(config, grads, params, steps=1):
@@ -162,3 +184,8 @@ def test_parts_that_learn_are_named(state):
     ConfigError, match=r"'lesions'.*Fix: use some of .*lesion"
   ):
     learned(state.params, ("lesion", "lesions"))
+
+
+def test_the_variances_of_tasks_learn_beside_any_part():
+  params = {"lesion": 1, "numbering": 2, TASK_LOG_VARIANCE: 3}
+  assert learned(params, ("lesion",)) == {"lesion": 1, TASK_LOG_VARIANCE: 3}

@@ -63,7 +63,8 @@ class _Rows(grain.MapDataset):
 
   def __len__(self) -> int:
     batches = (len(self.parents[0]) - self._start) // self._batch
-    return batches * len(self._rows)
+    # Grain divides by the rows in floats, and the dataset has no end.
+    return min(batches * len(self._rows), 1 << 53)
 
   def __getitem__(self, index):
     if isinstance(index, slice):

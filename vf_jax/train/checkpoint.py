@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,16 +22,15 @@ from vf_jax.config import Config, from_dict
 from vf_jax.errors import InputError, OutputError
 from vf_jax.io.atomic import replace_folder
 from vf_jax.train.state import Params, TrainState, init_params, init_state
+from vf_jax.train.unreadable import DAMAGED, explained
 
 _FOLDER = "checkpoints"
 _CONFIG = "config.json"
 _WEIGHTS = "params"
-_DIGEST = "sha256"
-_EMA_DIGEST = "sha256_ema"  # where no more than these are read
+_DIGEST = "sha256"  # of a checkpoint: of all, as older ones have it
+_EMA_DIGEST = "sha256_ema"  # apart, as it may be read alone
+_REST_DIGEST = "sha256_rest"
 _FREE = ("attention", "remat")  # how it is computed may change between starts
-_DAMAGED = (
-  "remove the damaged step folder to use the one before, or train again."
-)
 
 
 class Checkpoints:
@@ -85,7 +83,11 @@ class Checkpoints:
     data_state: Mapping[str, Any],
     dice: float | None,
   ) -> None:
-    """Writes a checkpoint; it appears under its name when it is complete.
+    """Starts to write a checkpoint; it has its name when it is complete.
+
+    The state may be given away afterwards: its numbers are on the host then,
+    or held where they are. A write that fails raises at the next call, in
+    `wait` or in `close`.
 
     Args:
       state: of training, step included.
@@ -93,7 +95,7 @@ class Checkpoints:
       dice: decides which checkpoint is the best; None if there is none, which
         is never the best.
     """
-    self._checkpointer.save_checkpointables(
+    self._checkpointer.save_checkpointables_async(
       int(state.step),
       {
         "state": state,
@@ -119,48 +121,28 @@ class Checkpoints:
       InputError: if it was made by another model or is damaged.
     """
     folder = self.directory / str(self.latest)
-    with _explained(folder):
+    with explained(folder):
       stored = self._checkpointer.load_checkpointables(None, {"config": None})
     _check_same_model(self.directory, stored["config"], self._config)
-    with _explained(folder):
+    with explained(folder):
       found = self._checkpointer.load_checkpointables(
         None, {"state": abstract, "data": None}
       )
-      _check_digest(self._checkpointer, folder, _DIGEST, found["state"])
-    return found["state"], found["data"]
+      state = found["state"]
+      rest = dataclasses.replace(state, ema=None)
+      for name, tree in (
+        (_DIGEST, state), (_EMA_DIGEST, state.ema), (_REST_DIGEST, rest)
+      ):  # fmt: skip
+        _check_digest(self._checkpointer, folder, name, tree)
+    return state, found["data"]
+
+  def wait(self) -> None:
+    """Waits for what is still being written, and raises if that fails."""
+    self._checkpointer.wait()
 
   def close(self) -> None:
-    """Waits for what is still being written."""
+    """Ends the checkpoints after waiting for what is still being written."""
     self._checkpointer.close()
-
-
-_OTHER_SHAPE = "is not compatible with the stored shape"
-
-
-@contextlib.contextmanager
-def _explained(path):
-  """Turns the library's errors about a broken checkpoint into ours."""
-  try:
-    yield
-  except InputError:
-    raise
-  except Exception as error:
-    cause: BaseException = error
-    while (deeper := cause.__cause__ or cause.__context__) is not None:
-      cause = deeper  # the outer ones speak of the library's own parts
-    first = str(cause).strip().splitlines() or [type(cause).__name__]
-    if _OTHER_SHAPE in first[0]:
-      raise InputError(
-        path,
-        "its numbers are of another model than its configuration says "
-        f"({first[0].split('. ')[0]}).",
-        "keep the files of one export, or one run, together.",
-      ) from error
-    raise InputError(
-      path,
-      f"the checkpoint cannot be read ({first[0][:200]}).",
-      _DAMAGED,
-    ) from error
 
 
 def _check_digest(
@@ -173,7 +155,7 @@ def _check_digest(
   if kept is None or not _is_here(tree):
     return
   if kept != _digest(tree):
-    raise InputError(folder, "its numbers have changed since.", _DAMAGED)
+    raise InputError(folder, "its numbers have changed since.", DAMAGED)
 
 
 def _check_same_model(path, stored: Mapping[str, Any], config: Config) -> None:
@@ -316,7 +298,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Config, Params, str]:
       path, f"its config or digest is damaged ({error}).", "export it again."
     ) from error
   abstract = _abstract_params(config)
-  with _explained(path), warnings.catch_warnings():
+  with explained(path), warnings.catch_warnings():
     params = ocp.load(folder / _WEIGHTS, abstract)
   found = _digest(params)
   if found != expected:
@@ -342,7 +324,7 @@ def _from_run(workdir: pathlib.Path) -> tuple[Config, Params, str]:
         workdir, "holds no complete checkpoint.", "train until the first one."
       )
     folder = directory / str(checkpointer.latest.step)
-    with _explained(folder):
+    with explained(folder):
       stored = checkpointer.load_checkpointables(None, {"config": None})
       config = from_dict(stored["config"])
       abstract = jax.eval_shape(lambda: init_state(config))
@@ -379,7 +361,8 @@ def _signed(state: TrainState) -> dict[str, str]:
   """Metadata of a checkpoint: digests, where one process sees all of it."""
   if not _is_here(state):
     return {}
-  return {_DIGEST: _digest(state), _EMA_DIGEST: _digest(state.ema)}
+  rest = dataclasses.replace(state, ema=None)
+  return {_EMA_DIGEST: _digest(state.ema), _REST_DIGEST: _digest(rest)}
 
 
 def _is_here(tree: Any) -> bool:
@@ -395,5 +378,5 @@ def _digest(tree: Any) -> str:
     array = np.asarray(leaf)
     total.update(jax.tree_util.keystr(path).encode())
     total.update(str((array.shape, array.dtype.str)).encode())
-    total.update(np.ascontiguousarray(array).tobytes())
+    total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
   return total.hexdigest()

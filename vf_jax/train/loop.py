@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -16,25 +15,29 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from vf_jax.config import Config
-from vf_jax.data.pipeline import domain_names, make_batches
-from vf_jax.errors import ConfigError, NonFiniteLossError
-from vf_jax.io.atomic import write_text
+from vf_jax.data.pipeline import make_batches
+from vf_jax.errors import NonFiniteLossError
 from vf_jax.io.lock import sole_writer
 from vf_jax.multispine.store import Store
-from vf_jax.ops.flash_attention import why_not
 from vf_jax.parallel.mesh import make_mesh
-from vf_jax.parallel.sharding import data_rows, state_shardings
-from vf_jax.telemetry import JsonlWriter, device_facts, run_facts
-from vf_jax.train.checkpoint import Checkpoints, load
-from vf_jax.train.domains import check_domains
-from vf_jax.train.state import TASK_LOG_VARIANCE, TrainState, adopt, init_state
+from vf_jax.parallel.sharding import data_rows
+from vf_jax.telemetry import JsonlWriter
+from vf_jax.train.checkpoint import Checkpoints
+from vf_jax.train.past import changed_data, check_domains
+from vf_jax.train.start import (
+  check_kernel,
+  check_store,
+  start,
+  tell,
+  tell_devices,
+  write_facts,
+)
+from vf_jax.train.state import TrainState
 from vf_jax.train.step import jit_train_step, place_batch
 
 
@@ -71,137 +74,32 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
     NonFiniteLossError: at the first loss that is no number.
   """
   folder = pathlib.Path(workdir)
-  _check_kernel(config)
+  check_kernel(config)
   mesh = make_mesh(config.mesh)
   config.check_batch(mesh.shape["data"])
   store = Store(config.data.store, config.data.cache_mib)
-  _check_store(store, config)
+  check_store(store, config)
+  tell_devices(mesh)
   first = jax.process_index() == 0  # the one who writes
-  with sole_writer(folder) if first else contextlib.nullcontext():
-    checkpoints = Checkpoints(folder, config)
-    rows = data_rows(mesh, config.data.batch)
-    batches = make_batches(store, config, rows=rows)
-    try:
-      state, start = _start(config, mesh, checkpoints, batches)
-      if 0 < start < config.train.steps:
-        check_domains(config, store, folder)
-      writer = None
-      if first:
-        writer = JsonlWriter(folder / "metrics.jsonl")
-        writer.drop_after(start)
-        if start < config.train.steps:
-          _write_facts(folder, config, store, start)
-      with jax.set_mesh(mesh):
-        return _run(config, mesh, store, state, batches, checkpoints, writer)
-    finally:
-      checkpoints.close()
-      _close(batches)
-
-
-def _check_kernel(config: Config) -> None:
-  """Refuses a kernel of attention that does not run here."""
-  wanted, here = config.model.attention, jax.default_backend()
-  needs = "gpu" if wanted == "cudnn" else wanted
-  m, reason, fix = config.model, "", ""
-  if needs in ("gpu", "tpu") and needs != here:
-    reason = f"this is a {here}"
-  elif wanted == "gpu":
-    reason = why_not(m.dim // m.heads, jnp.dtype(m.dtype))
-  elif wanted == "cudnn" and m.dtype == "float32":
-    reason = "cuDNN does not compute in model.dtype=float32"
-    fix = "model.dtype=bfloat16 or "
-  elif wanted == "cudnn" and config.mesh.context > 1:
-    reason = f"it is not divided over mesh.context={config.mesh.context}"
-    fix = "mesh.context=1 or "
-  if reason:
-    raise ConfigError(
-      f"model.attention={wanted} does not run on this device: {reason}. Fix: "
-      f"{fix}model.attention=auto."
-    )
-
-
-def _check_store(store: Store, config: Config) -> None:
-  if store.spacing_mm != config.model.spacing_mm:
-    raise ConfigError(
-      f"the store {store.path} was prepared at {store.spacing_mm} mm, "
-      f"model.spacing_mm={config.model.spacing_mm}. Fix: prepare it again."
-    )
-  domains = len(domain_names(store))
-  m = config.model
-  if m.modulation == "prototype" and domains > m.prototypes:
-    raise ConfigError(
-      f"the store has {domains - 1} domains and painted crops are one more, "
-      f"model.prototypes={m.prototypes}. Fix: model.prototypes={domains}."
-    )
-
-
-def _start(
-  config: Config, mesh: Mesh, checkpoints: Checkpoints, batches: Any
-) -> tuple[TrainState, int]:
-  latest = checkpoints.latest
-  # NOTE: the same placement in both cases, so that a resumed run executes the
-  # very program of the run it goes on with.
-  abstract = jax.eval_shape(lambda: init_state(config))
-  shardings = state_shardings(mesh, abstract)
-  if latest is None:
-    init = jax.jit(lambda: init_state(config), out_shardings=shardings)
-    return _adopt(init(), config), 0
-  abstract = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-    abstract,
-    shardings,
-  )
-  state, data_state = checkpoints.restore(abstract)
-  batches.set_state(dict(data_state))
-  logging.info("resumed at step %d", latest)
-  return state, latest
-
-
-def _adopt(state: TrainState, config: Config) -> TrainState:
-  """Takes the parameters of `train.init`, if it is given."""
-  if not config.train.init:
-    return state
-  state, fresh = adopt(state, load(config.train.init)[1])
-  total = len(jax.tree.leaves(state.params))
-  if len(fresh) == total:
-    raise ConfigError(
-      f"train.init={config.train.init} shares no parameter with the model. "
-      "Fix: name weights of the same decoder and sizes."
-    )
-  only = {*config.train.only, TASK_LOG_VARIANCE}
-  still = [name for name in fresh if name.split("/")[0] not in only]
-  if config.train.only and still:
-    raise ConfigError(
-      f"train.init={config.train.init} has no {still[0]} of this shape, and "
-      f"train.only={list(config.train.only)} would leave it at random. Fix: "
-      "name weights of the same sizes, or let that part learn, too."
-    )
-  logging.info(
-    "%d of %d parameters start from %s; drawn: %s",
-    total - len(fresh), total, config.train.init, ", ".join(fresh) or "none",
-  )  # fmt: skip
-  return state
-
-
-def _write_facts(
-  folder: pathlib.Path, config: Config, store: Store, start: int
-) -> None:
-  """Writes what is trained from now on; what was before stays beside it."""
-  facts = run_facts() | device_facts() | {"from_step": start}
-  facts["config"] = config.to_dict()
-  facts["cases"] = {
-    r.case: {"domain": r.domain, "licence": r.licence, "mask": r.mask_kind}
-    for r in store.records
-  }
-  path = folder / "run.json"
-  with contextlib.suppress(OSError, ValueError):
-    before = json.loads(path.read_text("utf-8"))
-    if start and isinstance(before, dict):
-      earlier = before.pop("earlier", [])
-      if before.get("cases") == facts["cases"]:
-        del before["cases"]
-      facts["earlier"] = [*earlier, before]
-  write_text(path, json.dumps(facts, indent=1) + "\n")
+  rows = data_rows(mesh, config.data.batch)
+  with (
+    sole_writer(folder) if first else contextlib.nullcontext(),
+    contextlib.closing(Checkpoints(folder, config)) as checkpoints,
+    contextlib.closing(make_batches(store, config, rows=rows)) as batches,
+  ):
+    state, done, drawn = start(config, mesh, checkpoints, batches)
+    if 0 < done < config.train.steps:
+      check_domains(config, store, folder)
+    if done and (changes := changed_data(config, folder)):
+      tell(f"the data are not those of before: {'; '.join(changes)}")
+    writer = None
+    if first:
+      writer = JsonlWriter(folder / "metrics.jsonl")
+      writer.drop_after(done)
+      if done < config.train.steps:
+        write_facts(folder, config, mesh, store, done, drawn)
+    with jax.set_mesh(mesh):
+      return _run(config, mesh, store, state, batches, checkpoints, writer)
 
 
 def _run(
@@ -239,6 +137,8 @@ def _run(
         records.write()
         checkpoints.save(state, batches.get_state(), records.dice())
         records.restart()
+    # NOTE: here, where a signal to stop does not cut the last one off.
+    checkpoints.wait()
   if sys.stderr.isatty():
     print(file=sys.stderr)
   return Summary(step=step, finished=step >= t.steps, metrics=records.metrics)
@@ -413,9 +313,3 @@ def _stop_signal() -> Iterator[Callable[[int], bool]]:
   finally:
     for caught, before in old.items():
       signal.signal(caught, before)
-
-
-def _close(batches: Any) -> None:
-  close = getattr(batches, "close", None)
-  if close is not None:
-    close()

@@ -50,7 +50,9 @@ class NumberingAugment:
   crop: float = 0.1
 
   def __post_init__(self) -> None:
-    check_not_negative(self, "scale", "tilt", "jitter_mm", "scores")
+    check_not_negative(
+      self, "scale", "tilt", "jitter_mm", "scores", group="augment"
+    )
     check_probability(
       self,
       "no_scores",
@@ -59,6 +61,7 @@ class NumberingAugment:
       "lost",
       "troubled",
       "crop",
+      group="augment",
     )
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Key
 
 from vf_jax.config import Config
 from vf_jax.errors import ConfigError
+from vf_jax.models.baselines.unetr import stack_blocks, unroll_blocks
 from vf_jax.models.vertebraformer import VertebraFormer
 
 Params = Any
@@ -83,7 +84,7 @@ def learned(params: Params, only: Sequence[str]) -> Params:
     only: names of the parts that do; none for all.
 
   Returns:
-    These parts.
+    These parts, and the variances of the tasks if there are such.
 
   Raises:
     ConfigError: if the network has no part of such a name.
@@ -94,7 +95,11 @@ def learned(params: Params, only: Sequence[str]) -> Params:
       f"train.only names '{missing[0]}', which is no part of this network. "
       f"Fix: use some of {sorted(params)}."
     )
-  return {name: params[name] for name in only} if only else params
+  if not only:
+    return params
+  # NOTE: variances that stay would be fixed weights.
+  every = (*only, TASK_LOG_VARIANCE)
+  return {name: params[name] for name in every if name in params}
 
 
 def init_params(config: Config, key: Key[Array, ""]) -> Params:
@@ -149,6 +154,8 @@ def init_state(config: Config) -> TrainState:
 def adopt(state: TrainState, found: Params) -> tuple[TrainState, list[str]]:
   """Starts a state from the parameters of another model, as far as they fit.
 
+  Blocks of the transformer are stacked or unrolled as the state has them.
+
   Args:
     state: before the first step.
     found: nested dict of arrays.
@@ -157,6 +164,7 @@ def adopt(state: TrainState, found: Params) -> tuple[TrainState, list[str]]:
     The state with every parameter of `found` that has its name and shape, and
     the names of those that stay as drawn.
   """
+  found = _arranged(found, state.params)
   known = {
     jax.tree_util.keystr(path, simple=True, separator="/"): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(found)
@@ -179,3 +187,13 @@ def adopt(state: TrainState, found: Params) -> tuple[TrainState, list[str]]:
   # NOTE: memory of its own, because the step gives both away.
   ema = jax.tree.map(jnp.copy, params)
   return dataclasses.replace(state, params=params, ema=ema), fresh
+
+
+def _arranged(found: Params, own: Params) -> Params:
+  """`model.scan` names and stacks the same parameters in another way."""
+  theirs, ours = found.get("transformer", {}), own.get("transformer", {})
+  if "blocks" in theirs and "block0" in ours:
+    return found | {"transformer": unroll_blocks(theirs)}
+  if "block0" in theirs and "blocks" in ours:
+    return found | {"transformer": stack_blocks(theirs)}
+  return found

@@ -27,12 +27,12 @@ def _focal(logits, golden):
 
 def _level_dice(levels, golden):
   classes = golden["classes"].astype(jnp.int32)
-  return level_terms(levels, classes, jnp.ones(classes.shape))[0]
+  return level_terms(levels, classes, jnp.ones(classes.shape))[0][0]
 
 
 def _level_entropy(levels, golden):
   classes = golden["classes"].astype(jnp.int32)
-  return level_terms(levels, classes, jnp.ones(classes.shape))[1]
+  return level_terms(levels, classes, jnp.ones(classes.shape))[1][0]
 
 
 LOSSES = {
