@@ -13,6 +13,7 @@ from vf_jax.infer.windows import blend, padded_shape, plan_windows
 from vf_jax.model_config import STEM_STRIDE
 
 _UNSEEN = -30.0  # logit where no window was run
+_SLAB = 1 / 3  # of a window; what is shorter is mirrored
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def sweep(
   heat = np.zeros(cells, np.float32)
   box = np.zeros((*cells, 6), np.float32)
   offsets = [np.zeros((0, 3), np.float32)]
-  windows = plan_windows(image, crop, overlap)
+  windows = plan_windows(_mirror_slab(image, crop), crop, overlap)
   for slab in blend(windows, arrays, batch, in_flight):
     logits, moves, lesions = slab.maps
     inside = (slice(max(0, depth - slab.start)), slice(height), slice(width))
@@ -99,7 +100,7 @@ def sweep(
     rows = slice(first, first + len(lesions))
     heat[rows] = _sigmoid(lesions[..., 0], slab.seen[2])
     box[rows] = lesions[..., 1:]
-  # Behind the end of the image its mirror image has lesions, too.
+  # Mirror images have lesions, too.
   for axis, voxels in enumerate(image.shape):
     np.moveaxis(heat, axis, 0)[-(-voxels // STEM_STRIDE) :] = 0
   return Sweep(
@@ -110,6 +111,19 @@ def sweep(
     windows=len(windows.starts),
     skipped=windows.skipped,
   )
+
+
+def _mirror_slab(image, crop):
+  """Fills windows up with mirror images where a scan is a thin slab.
+
+  In windows that are mostly air the network finds less of the vertebrae. What
+  tells their levels still sees air: mirrored ribs and sacra would mislead.
+  """
+  more = [
+    (0, edge - n if n < _SLAB * edge else 0)
+    for n, edge in zip(image.shape, crop, strict=True)
+  ]
+  return np.pad(image, more, "symmetric") if np.any(more) else image
 
 
 def _sigmoid(logits, seen):

@@ -114,10 +114,7 @@ def take_window(
   start: Sequence[int],
   crop: tuple[int, int, int],
 ) -> Int16[np.ndarray, "d h w"]:
-  """Cuts a window out of an image; behind its end the image is mirrored.
-
-  Air there would be a border that no body has: of slabs of 40 mm the network
-  finds less then (docs/method.md).
+  """Cuts a window out of an image; behind the image there is air.
 
   Args:
     image: HU.
@@ -130,8 +127,9 @@ def take_window(
   part = image[_box(start, crop)]
   if part.shape == crop:
     return part
-  more = [(0, edge - n) for edge, n in zip(crop, part.shape, strict=True)]
-  return np.pad(part, more, "symmetric")
+  window = np.full(crop, AIR_HU, np.int16)
+  window[tuple(slice(n) for n in part.shape)] = part
+  return window
 
 
 def blend_weight(crop: tuple[int, ...]) -> Float32[np.ndarray, "*crop"]:
