@@ -228,7 +228,8 @@ def test_only_the_parts_named_change(test_config, start, batches, parts):
   config = dataclasses.replace(test_config, train=train)
   step = jax.jit(make_train_step(config))
   before = start().params
-  state = init_state(config).replace(params=before, ema=before)
+  state = jax.jit(lambda: init_state(config))()
+  state = state.replace(params=before, ema=before)
   for batch in batches[:3]:
     state, _ = step(_at_peak(state), batch)
   for found in (host(state.params), host(state.ema)):
