@@ -122,6 +122,10 @@ def test_unknown_components_of_base_are_refused(variant):
     ({"model.stem_blocks": 1}, "belong to model.decoder='subvoxel'"),
     ({"mesh.context": 4}, "depth, 6, do not divide among mesh.context=4"),
     ({"mesh.tensor": 5}, "heads, 12, do not divide among mesh.tensor=5"),
+    (
+      {"mesh.fsdp": 5},
+      "token, 768, do not divide among mesh.fsdp=5. Fix: mesh",
+    ),
     ({"mesh.fsdp": 3}, "data.batch=8.*mesh.fsdp=3.*Fix: data.batch=9"),
     ({"train.micro_batches": 3}, "micro_batches=3. Fix: data.batch=9"),
     (
