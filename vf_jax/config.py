@@ -335,6 +335,8 @@ class Config:
     for name, value, axis in (
       ("crop's tokens along depth,", m.crop[0] // m.token, "context"),
       ("heads,", m.heads, "tensor"),
+      # Else no parameter would be divided, without a word.
+      ("channels of a token,", m.dim, "fsdp"),
     ):
       if value % getattr(mesh, axis):
         raise ConfigError(
