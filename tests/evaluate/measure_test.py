@@ -134,7 +134,26 @@ def test_another_grid_is_refused_and_counts_as_missed(measure):
   note = found.notes[0]
   for words in ("sub-1_seg-vert_msk.nii.gz", "another grid", "Fix: predict on"):
     assert words in note
+  assert "corners up to 4 mm apart" in note
   assert {v.state for v in found.vertebrae} == {"missed"}
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR"])
+def test_a_rounded_header_is_no_other_grid(measure, codes):
+  affine = AFFINE.copy()
+  affine[:3, :3] *= 1 + 1e-3
+  moved = Grid(SHAPE, affine)
+  assert 0.1 < moved.apart_mm(GRID) < 0.2
+  stored = reorient(Volume(spine(), moved.affine), codes)
+  found = measure(
+    np.ascontiguousarray(stored.voxels), spine(),
+    pred_grid=stored.grid, pred_points=middles(spine()),
+  )  # fmt: skip
+  assert found.state == "scored"
+  assert found.all_right
+  assert found.true_vertebrae[0].dice == 1
+  note = "off the reference's, less than a tenth of a voxel"
+  assert any(note in one for one in found.notes)
 
 
 def test_other_axes_on_the_same_grid_are_turned(measure):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import warnings
 from collections.abc import Collection, Mapping
@@ -20,7 +21,7 @@ from vf_jax.io.centroids import read_centroids
 from vf_jax.io.lesions import LesionRecord, read_lesions
 from vf_jax.labels import IGNORE, SACRUM, to_verse
 from vf_jax.multispine.bodies import derive_centres, level_centre
-from vf_jax.multispine.checks.alignment import turned_like
+from vf_jax.multispine.checks.alignment import rounding_mm, turned_like
 from vf_jax.multispine.shapes import Shape, measure_shapes
 from vf_jax.volume import (
   Grid,
@@ -34,7 +35,7 @@ from vf_jax.volume import (
 PointKind = Literal["body", "mask", "derived", "none"]
 Point = tuple[float, float, float]
 
-_SAME_MM = 0.01  # what headers in float32 may differ by
+_SAME_MM = 0.01  # what headers in float32 may differ by without a word
 _DERIVED_MM = 2.0  # voxels on which `bodies` knows its rule
 
 
@@ -137,19 +138,7 @@ def read_prediction(
         f"holds the code {IGNORE}, unknown; a prediction has to decide.",
         "write 0 for background.",
       )
-    notes = []
-    if not labels.grid.same_as(truth.grid, _SAME_MM):
-      turned = turned_like(labels, truth.grid, _SAME_MM)
-      if turned is None:
-        raise InputError(
-          files.mask,
-          f"lies on another grid than its reference: {_describe(labels.grid)}"
-          f", the reference {_describe(truth.grid)}.",
-          "predict on the reference's own CT, or resample the mask onto it "
-          "(nearest voxel).",
-        )
-      labels = turned
-      notes.append("its axes were turned to those of the reference.")
+    labels, notes = _lay_on(labels, truth.grid, files.mask)
     whole = measure_shapes(labels).levels
     if reference.unknown is not None:
       voxels = labels.voxels.copy()
@@ -189,6 +178,35 @@ def _read_mask(
   voxels[voxels == SACRUM.code] = 0
   labels = dataclasses.replace(stored, voxels=voxels)
   return labels, unknown if unknown.any() else None
+
+
+def _lay_on(
+  labels: Volume, grid: Grid, path: pathlib.Path
+) -> tuple[Volume, list[str]]:
+  """A mask on the grid of its reference, and what had to be done for that."""
+  notes = []
+  near = rounding_mm(grid)
+  if not labels.grid.same_as(grid, near):
+    turned = turned_like(labels, grid, near)
+    if turned is None:
+      apart = labels.grid.apart_mm(grid)
+      far = f"; corners up to {apart:.2g} mm apart" if apart < math.inf else ""
+      raise InputError(
+        path,
+        f"lies on another grid than its reference: {_describe(labels.grid)}"
+        f", the reference {_describe(grid)}{far}.",
+        "predict on the reference's own CT, or resample the mask onto it "
+        "(nearest voxel).",
+      )
+    labels = turned
+    notes.append("its axes were turned to those of the reference.")
+  apart = labels.grid.apart_mm(grid)
+  if apart > _SAME_MM:
+    notes.append(
+      f"the corners of its grid lie up to {apart:.2g} mm off the reference's, "
+      "less than a tenth of a voxel: taken for rounding in a header."
+    )
+  return labels, notes
 
 
 def _read_points(
