@@ -93,6 +93,10 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
   monkeypatch.setattr(os, "scandir", deny)
   with pytest.raises(InputError, match="closed: cannot be read: permission"):
     find_cases([tmp_path])
+  touch(tmp_path, ".other/c.nii")
+  case, other = find_cases([tmp_path, tmp_path / ".other"])
+  assert "closed: cannot be read: permission" in str(case.refusal)
+  assert (other.name, other.refusal) == ("c", None)
   (tmp_path / "closed").rename(tmp_path / "gone")
   assert list(names(tmp_path)) == ["a"]
 
@@ -248,6 +252,15 @@ def test_what_holds_no_case_or_one_name_twice_is_refused(tmp_path):
     find_cases([tmp_path / "masks"])
   with pytest.raises(ConfigError, match=r"b/X\.nii: .*'X', as .*a/x_ct\.nii"):
     find_cases([tmp_path / "a", tmp_path / "b"])
+
+
+def test_of_several_inputs_a_folder_without_a_ct_is_a_case(tmp_path):
+  touch(tmp_path, "p1/a.nii", "p2/notes.nrrd", "p3/a_seg.nii", "p5/e.nii")
+  (tmp_path / "p4").mkdir()
+  cases = find_cases(sorted(tmp_path.iterdir()))
+  assert [case.name for case in cases] == ["a", "p2", "p3", "p4", "e"]
+  assert [case.refusal is None for case in cases] == [True, *[False] * 3, True]
+  assert "p3: holds no CT" in str(cases[2].refusal)
 
 
 def test_shards_take_every_case_once(tmp_path):

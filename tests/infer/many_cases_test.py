@@ -121,6 +121,19 @@ def test_a_bad_file_is_told_kept_and_tried_again(quick, scans, tmp_path):
   assert os.listdir(out / ".failures") == []
 
 
+def test_an_empty_folder_among_the_inputs_is_refused_alone(
+  quick, scans, tmp_path
+):
+  (tmp_path / "p2").mkdir()
+  cases = find_cases([tmp_path / "p2", scans])
+  out = tmp_path / "out"
+  result = predict_cohort(quick, cases, out, no_report)
+  assert result.done == ("a", "b", "c", "d")
+  assert "holds no CT" in result.refused["p2"]
+  row = table(out)["p2"]
+  assert (row["state"], row["fault"][:11]) == ("refused", "holds no CT")
+
+
 @pytest.mark.parametrize("letters", [236, 248, 300])
 def test_a_name_that_is_too_long_is_refused_and_the_others_go_on(
   quick, scans, tmp_path, letters, monkeypatch

@@ -115,6 +115,8 @@ def predict_cohort(
   stopped = ""
 
   def prepare(case: CaseInput) -> _Ready:
+    if case.refusal is not None:
+      raise case.refusal
     request = request_of(
       predictor, case.path, options.inputs, options.dicom_seg
     )

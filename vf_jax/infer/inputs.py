@@ -39,10 +39,12 @@ class CaseInput:
   Attributes:
     path: a file, or the folder of a DICOM examination.
     name: of the case, and of its folder in the results.
+    refusal: why a folder gave no case, if it stands for itself here.
   """
 
   path: pathlib.Path
   name: str
+  refusal: InputError | None = None
 
 
 def read_list(path: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -87,19 +89,26 @@ def find_cases(
   Returns:
     The cases without those named twice; the order and the names depend on the
     paths alone. Where files of one folder have the same name (ct.nii.gz), the
-    folders above are part of the case's name.
+    folders above are part of the case's name. Of several paths a folder that
+    holds no CT, or a folder that cannot be read, is a case to be refused: it
+    must not cost the others.
 
   Raises:
-    InputError: if a folder holds no CT, or one below it cannot be read.
+    InputError: if the only path is such a folder.
     ConfigError: if two cases have the same name.
   """
   cases: dict[str, CaseInput] = {}
-  for given in paths:
-    path = pathlib.Path(given)
+  given = [pathlib.Path(path) for path in paths]
+  for path in given:
     found = [CaseInput(path, case_name(path))]
     # Unlike the method, it takes a name that no disk can hold.
     if os.path.isdir(path) and not one_each:
-      found = _search(path, say)
+      try:
+        found = _search(path, say)
+      except InputError as error:
+        if len(given) == 1:
+          raise
+        found = [CaseInput(path, case_name(path), error)]
     for case in found:
       cases.setdefault(os.path.abspath(case.path), case)
   _check_names(list(cases.values()))
