@@ -108,6 +108,18 @@ def test_equal_file_names_take_the_folders_name(tmp_path):
   assert list(names(tmp_path)) == ["s01", "s02", "s02_old", "x"]
 
 
+def test_equal_names_of_several_inputs_take_the_folders_name(
+  tmp_path, monkeypatch
+):
+  touch(tmp_path, "s1/ct.nii.gz", "s2/ct.nii.gz", "x.nii", ".s3/CT.mha")
+  monkeypatch.chdir(tmp_path)
+  assert list(names("s1", "s2", "x.nii")) == ["s1", "s2", "x"]
+  files = ("s1/ct.nii.gz", tmp_path / "s2/ct.nii.gz", ".s3/CT.mha")
+  assert list(names(*files)) == ["s1", "s2", "s3_CT"]
+  touch(tmp_path, "a/s1/ct.nii", "a/s2/ct.nii", "b/s1/ct.nii", "b/s3/ct.nii")
+  assert list(names("a", "b")) == ["a_s1", "s2", "b_s1", "s3"]
+
+
 def test_results_of_a_run_are_no_input(tmp_path):
   touch(tmp_path, "a.nii", "out/a/a.nii", "out/a/a_seg.dcm")
   (tmp_path / "out" / "a" / "run.json").write_text('{"request": {}}')
@@ -247,11 +259,11 @@ def test_lists(tmp_path):
 
 
 def test_what_holds_no_case_or_one_name_twice_is_refused(tmp_path):
-  touch(tmp_path, "masks/a_seg.nii", "a/x_ct.nii.gz", "b/X.nii")
+  touch(tmp_path, "masks/a_seg.nii", "a/x_ct.nii.gz", "a/X.nii")
   with pytest.raises(InputError, match="holds no CT"):
     find_cases([tmp_path / "masks"])
-  with pytest.raises(ConfigError, match=r"b/X\.nii: .*'X', as .*a/x_ct\.nii"):
-    find_cases([tmp_path / "a", tmp_path / "b"])
+  with pytest.raises(ConfigError, match=r"a/x_ct\.nii.*'x', as .*a/X\.nii"):
+    find_cases([tmp_path / "a"])
 
 
 def test_of_several_inputs_a_folder_without_a_ct_is_a_case(tmp_path):

@@ -88,10 +88,10 @@ def find_cases(
 
   Returns:
     The cases without those named twice; the order and the names depend on the
-    paths alone. Where files of one folder have the same name (ct.nii.gz), the
-    folders above are part of the case's name. Of several paths a folder that
-    holds no CT, or a folder that cannot be read, is a case to be refused: it
-    must not cost the others.
+    paths alone. Where cases have the same name (ct.nii.gz), the folders above,
+    below the one that holds all paths, are part of it. Of several paths a
+    folder that holds no CT, or one that cannot be read, is a case to be
+    refused: it must not cost the others.
 
   Raises:
     InputError: if the only path is such a folder.
@@ -111,8 +111,9 @@ def find_cases(
         found = [CaseInput(path, case_name(path), error)]
     for case in found:
       cases.setdefault(os.path.abspath(case.path), case)
-  _check_names(list(cases.values()))
-  return list(cases.values())
+  named = _tell_apart(list(cases.values()), given)
+  _check_names(named)
+  return named
 
 
 def _search(top: pathlib.Path, say: Say) -> list[CaseInput]:
@@ -141,17 +142,29 @@ def _search(top: pathlib.Path, say: Say) -> list[CaseInput]:
       "holds no CT.",
       "give NIfTI or MetaImage files, DICOM folders or their zip archives.",
     )
-  plain = [case_name(place) for place in places]
-  counts = collections.Counter(plain)
+  return _tell_apart([CaseInput(p, case_name(p)) for p in places], [top])
+
+
+def _tell_apart(
+  cases: list[CaseInput], given: Sequence[pathlib.Path]
+) -> list[CaseInput]:
+  """Adds to equal names the folders below the one that holds all inputs."""
+  counts = collections.Counter(case.name.casefold() for case in cases)
+  if len(counts) == len(cases):
+    return cases
+  top = os.path.commonpath([os.path.abspath(path) for path in given])
   return [
-    CaseInput(place, name if counts[name] == 1 else _long_name(place, top))
-    for place, name in zip(places, plain, strict=True)
+    case
+    if counts[case.name.casefold()] == 1
+    else dataclasses.replace(case, name=_long_name(case.path, top))
+    for case in cases
   ]
 
 
-def _long_name(place: pathlib.Path, top: pathlib.Path) -> str:
-  parts = place.relative_to(top).parts
-  return "_".join((*parts[:-1], case_name(place))).removesuffix("_ct")
+def _long_name(place: pathlib.Path, top: str) -> str:
+  parts = pathlib.Path(os.path.abspath(place)).relative_to(top).parts
+  name = "_".join((*parts[:-1], case_name(place))).removesuffix("_ct")
+  return name.lstrip(".") or "case"
 
 
 def _refuse(error: OSError) -> None:
