@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pydicom
 import pytest
@@ -184,6 +185,17 @@ def test_pictures_and_texts_are_not_opened(tmp_path, monkeypatch):
   monkeypatch.setattr(pathlib.Path, "open", watched)
   assert list(names(tmp_path)) == [tmp_path.name]
   assert opened == ["IM1"]
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / "IM0")
+  dicom(tmp_path / "IM1", "1.1")
+  with ThreadPoolExecutor(1) as pool:
+    search = pool.submit(names, tmp_path)
+    try:
+      assert list(search.result(timeout=20)) == [tmp_path.name]
+    finally:  # lets go of whoever waits
+      os.close(os.open(tmp_path / "IM0", os.O_RDWR | os.O_NONBLOCK))
 
 
 def test_examinations_in_one_folder_are_told_apart_by_series(tmp_path):
