@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import nibabel
 import numpy as np
@@ -221,6 +222,21 @@ def test_only_the_next_case_is_read_ahead(quick, scans, tmp_path, monkeypatch):
   run(quick, scans, tmp_path / "out")
   assert open_cases == list("abcd")
   assert meanwhile == ["ab", "abc", "abcd", "abcd"]
+
+
+def test_the_mask_of_a_case_is_gone_when_the_next_begins(
+  quick, scans, tmp_path, monkeypatch
+):
+  call, masks = Quick.__call__, []
+
+  def watched(self, volume, case, facts=None):
+    assert [mask() for mask in masks] == [None] * len(masks)
+    result = call(self, volume, case, facts)
+    masks.append(weakref.ref(result.mask))
+    return result
+
+  monkeypatch.setattr(Quick, "__call__", watched)
+  assert len(run(quick, scans, tmp_path / "out").done) == len(masks) == 4
 
 
 def test_shards_share_a_folder_and_its_summary(quick, scans, tmp_path):

@@ -171,6 +171,8 @@ def predict_cohort(
           else:
             done.append(case.name)
             progress.finish(result, folder)
+          # NOTE: its mask would take room while the next case is computed.
+          del result
   finally:
     progress.close()
     fault = _summarise(folder)
