@@ -19,6 +19,7 @@ from vf_jax.evaluate.cases import CaseFiles, point_frame
 from vf_jax.io import nifti
 from vf_jax.io.centroids import read_centroids
 from vf_jax.io.lesions import LesionRecord, read_lesions
+from vf_jax.io.vertebrae import read_vertebrae_csv
 from vf_jax.labels import IGNORE, SACRUM, to_verse
 from vf_jax.multispine.bodies import derive_centres, level_centre
 from vf_jax.multispine.checks.alignment import rounding_mm, turned_like
@@ -55,6 +56,8 @@ class Annotation:
       or 'none'.
     lesions: boxes; None if nothing is said of lesions.
     notes: what was found amiss, in words.
+    said_cut: codes whose bodies the scan cuts, by the prediction's own table;
+      it knows of padding, which a mask does not show.
   """
 
   labels: Volume | None
@@ -64,6 +67,7 @@ class Annotation:
   point_kind: PointKind
   lesions: tuple[LesionRecord, ...] | None
   notes: tuple[str, ...] = ()
+  said_cut: frozenset[int] = frozenset()
 
 
 def read_reference(files: CaseFiles) -> Annotation:
@@ -158,8 +162,13 @@ def read_prediction(
       # Files have no point where the body lies outside the scan.
       if missing := whole.keys() - points.keys():
         points |= _derive_some(labels, missing)
+    said_cut: frozenset[int] = frozenset()
+    if files.table is not None:
+      said_cut = _read_cut(files.table, notes)
   notes += [str(w.message) for w in caught]
-  return Annotation(labels, None, whole, points, kind, lesions, tuple(notes))
+  return Annotation(
+    labels, None, whole, points, kind, lesions, tuple(notes), said_cut
+  )
 
 
 def _read_mask(
@@ -219,6 +228,19 @@ def _read_points(
     if level != SACRUM
   }
   return points, table.kind
+
+
+def _read_cut(path: pathlib.Path, notes: list[str]) -> frozenset[int]:
+  """Codes whose body the table calls cut; other programs' tables say none."""
+  try:
+    rows = read_vertebrae_csv(path)
+  except (InputError, OSError) as error:
+    notes.append(f"its table was not used: {error}")
+    return frozenset()
+  # A field of view that clips the processes alone leaves the core in full.
+  return frozenset(
+    row.code for row in rows if not row.complete and "core_ml" in row.partial
+  )
 
 
 def _derive(labels: Volume, cut: Collection[int]) -> dict[int, Point]:
