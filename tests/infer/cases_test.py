@@ -591,7 +591,7 @@ def test_all_well_is_zero_and_silent(ct, tmp_path, predict, capsys):
 def test_two_inputs_of_one_case_are_a_mistake_of_usage(
   ct, tmp_path, predict, capsys
 ):
-  other = tmp_path / "sub-1.nii"
+  other = ct.with_name("sub-1.nii")
   assert predict(ct, other, "--out", tmp_path / "out") == 2
   assert "sub-1" in capsys.readouterr().err
   assert not (tmp_path / "out").exists()
