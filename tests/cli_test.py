@@ -214,6 +214,23 @@ def test_values_that_do_not_fit_together_are_two(tmp_path):
   assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["prepare", "verse=x", "--spacing", "50"], "--spacing 50.0"),
+    (["prepare", "foo=x"], "no kind of archive 'foo'"),
+    (["phantom", "--sources", "foo"], "sources foo"),
+    (["phantom", "--spans", "C1-Q9"], "span C1-Q9"),
+    (["phantom", "--cases", "-1"], "-1 cases"),
+  ],
+)
+def test_options_that_cannot_work_are_two(arguments, words, tmp_path, capsys):
+  out = tmp_path / "out"
+  assert cli.main([*arguments, "--out", str(out)]) == cli.USAGE
+  assert words in capsys.readouterr().err
+  assert not out.exists()
+
+
 def test_a_config_with_an_error_in_it_is_told(tmp_path):
   (tmp_path / "bad.py").write_text("def get_config(:\n")
   done = start("train", f"--config={tmp_path}/bad.py", "--workdir=w")

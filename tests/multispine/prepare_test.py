@@ -355,9 +355,9 @@ def test_contradictory_options_are_refused(arguments, match, capsys):
 
 
 def test_absurd_spacing_and_unknown_kinds_are_refused(archive, tmp_path):
-  with pytest.raises(InputError, match="outside"):
+  with pytest.raises(ConfigError, match="outside"):
     prepare([f"verse={archive}"], tmp_path / "s", 0.01)
-  with pytest.raises(InputError):
+  with pytest.raises(ConfigError, match="did you mean 'verse'"):
     prepare([f"verze={archive}"], tmp_path / "s", 2.0)
   assert not (tmp_path / "s").exists()
 

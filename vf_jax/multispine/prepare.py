@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from vf_jax.errors import InputError, VfError, warn_input
+from vf_jax.errors import ConfigError, InputError, VfError, warn_input
 from vf_jax.io.atomic import write_text
 from vf_jax.multispine.case import Case, MaskFile, MaskFiles
 from vf_jax.multispine.checks.check import Finding, check, format_findings
@@ -144,11 +144,12 @@ def prepare(
   Raises:
     InputError: for archives that are not recognised, a store that cannot be
       written or holds cases of other archives, or if every case was refused.
-    ConfigError: if the scheduler cannot be used.
+    ConfigError: for a kind or a spacing that does not exist, or if the
+      scheduler cannot be used.
   """
   if not 0.3 <= spacing_mm <= 10:
-    raise InputError(
-      "--spacing", f"{spacing_mm} mm is outside 0.3-10 mm.", "use 1.0 or 2.0."
+    raise ConfigError(
+      f"--spacing {spacing_mm} is outside 0.3-10 mm. Fix: use 1.0 or 2.0."
     )
   cases = find_all(archives)
   if store is None:

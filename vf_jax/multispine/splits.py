@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from vf_jax.errors import InputError
+from vf_jax.errors import ConfigError, InputError
 from vf_jax.multispine.identity import CaseLike, case_digests, group_cases
 from vf_jax.multispine.split_file import (
   PARTS,
@@ -75,7 +75,8 @@ def make_split(
     are in the strictest of them (test, then validation), see `leaks`.
 
   Raises:
-    InputError: no cases, two of one name, or unusable fractions.
+    InputError: no cases, or two of one name.
+    ConfigError: unusable fractions, or a name that is none.
   """
   records = _checked(name, records)
   shares = _shares(name, fractions)
@@ -132,16 +133,16 @@ def leave_one_domain_out(
     the test are 'excluded'.
 
   Raises:
-    InputError: there is no such domain, or no other one.
+    InputError: no cases, or two of one name.
+    ConfigError: there is no such domain, or no other one.
   """
   name = "lodo-" + re.sub(r"[^A-Za-z0-9._-]+", "-", domain)
   records = _checked(name, records)
   domains = sorted({record.domain for record in records})
   if domain not in domains or len(domains) < 2:
-    raise InputError(
-      name,
-      f"domain {domain!r} cannot be left out of {domains}.",
-      "name one of at least two domains of the store.",
+    raise ConfigError(
+      f"domain {domain!r} cannot be left out of {domains}. Fix: name one of at "
+      "least two domains of the store."
     )
   shares = _shares(name, {"train": 1 - validation, "validation": validation})
   official = _official_parts(records) if honour_official else {}
@@ -208,7 +209,8 @@ def cross_validation_fold(
     The split 'fold-<I>-of-<N>'; it has no validation part.
 
   Raises:
-    InputError: no cases, two of one name, or no such fold.
+    InputError: no cases, or two of one name.
+    ConfigError: no such fold.
   """
   place, count = fold
   name = f"fold-{place}-of-{count}"
@@ -231,10 +233,9 @@ def cross_validation_fold(
       dealt[domain].append((_draw(seed, members), group.cases))
   patients = sum(map(len, dealt.values()))
   if not 1 <= place <= count or not 2 <= count <= patients:
-    raise InputError(
-      name,
-      f"is no fold of {patients} patients.",
-      "use 1 <= I <= N and no more folds than patients.",
+    raise ConfigError(
+      f"{name} is no fold of {patients} patients. Fix: use 1 <= I <= N and no "
+      "more folds than patients."
     )
   turn = 0
   for _, here in sorted(dealt.items()):
@@ -278,7 +279,9 @@ def find_leaks(split: Split, records: Iterable[CaseLike]) -> tuple[Leak, ...]:
 def _checked(name: str, records: Iterable[CaseLike]) -> list[CaseLike]:
   found = sorted(records, key=lambda record: record.case)
   if not _NAME.fullmatch(name):
-    raise InputError(name, "is no name for a split.", "use letters and digits.")
+    raise ConfigError(
+      f"{name!r} is no name for a split. Fix: use letters and digits."
+    )
   if not found:
     raise InputError(name, "there is no case to split.")
   counts = Counter(record.case for record in found)
@@ -295,10 +298,9 @@ def _shares(name: str, fractions: Mapping[str, float]) -> dict[str, float]:
     or not all(0 <= v <= 1 for v in values.values())
     or abs(sum(values.values()) - 1) > 1e-6
   ):
-    raise InputError(
-      name,
-      f"fractions {dict(fractions)} do not share out all cases.",
-      "give train, validation and test, adding up to 1.",
+    raise ConfigError(
+      f"fractions {dict(fractions)} do not share out all cases. Fix: give "
+      "train, validation and test, adding up to 1."
     )
   return values
 
