@@ -26,7 +26,15 @@ FLOORS = [
   {"multispine", "data"},
   {"train", "infer", "evaluate"},
   {"report"},
-  {"demo", "cli", "cli_data", "cli_evaluate", "cli_predict", "__main__"},
+  {
+    "demo",
+    "cli",
+    "cli_data",
+    "cli_evaluate",
+    "cli_predict",
+    "cli_types",
+    "__main__",
+  },
 ]
 RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -7,7 +7,7 @@ import argparse
 import collections
 import sys
 
-from vf_jax.cli_predict import one_of_several
+from vf_jax.cli_types import not_negative, one_of_several
 
 DONE, FAILED, REFUSED = 0, 1, 3
 
@@ -53,7 +53,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     help="read STORE against its checksums, prepare nothing",
   )
   prepare.add_argument(
-    "--workers", type=int, metavar="N", help="processes (default: all cores)"
+    "--workers",
+    type=not_negative,
+    metavar="N",
+    help="processes (default: all cores)",
   )
   prepare.add_argument(
     "--scheduler",
@@ -86,7 +89,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
   )
   phantom.add_argument("--out", required=True, metavar="DIR")
   phantom.add_argument("--cases", type=int, default=40, metavar="N")
-  phantom.add_argument("--seed", type=int, default=0, metavar="S")
+  phantom.add_argument("--seed", type=not_negative, default=0, metavar="S")
   phantom.add_argument(
     "--first",
     type=int,
@@ -127,7 +130,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     action="store_true",
     help="second series of patients and a duplicate, for leak checks to find",
   )
-  phantom.add_argument("--workers", type=int, metavar="N")
+  phantom.add_argument("--workers", type=not_negative, metavar="N")
   phantom.set_defaults(run=_phantom)
 
   split = commands.add_parser(
