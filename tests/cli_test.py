@@ -234,12 +234,16 @@ def test_options_that_cannot_work_are_two(arguments, words, tmp_path, capsys):
   assert not out.exists()
 
 
-def test_a_config_with_an_error_in_it_is_told(tmp_path):
-  (tmp_path / "bad.py").write_text("def get_config(:\n")
+@pytest.mark.parametrize(
+  ("text", "words"),
+  [("def get_config(:\n", "bad.py"), ("unknown_name", "unknown_name")],
+)
+def test_a_config_with_an_error_in_it_is_told(text, words, tmp_path):
+  (tmp_path / "bad.py").write_text(text)
   done = start("train", f"--config={tmp_path}/bad.py", "--workdir=w")
   assert done.returncode == 2
   assert "Traceback" not in done.stderr
-  assert "bad.py" in done.stderr
+  assert words in done.stderr
 
 
 @pytest.mark.parametrize("command", ["predict", "export"])

@@ -295,16 +295,7 @@ def _parse_train(arguments: list[str]):
     found = config.value
     # A file that could not be loaded gives a stand-in that raises when used.
     found = None if found is None else found.copy_and_resolve_references()
-  except (
-    flags.Error,
-    AttributeError,
-    ImportError,
-    KeyError,
-    TypeError,
-    OSError,
-    SyntaxError,
-    ValueError,
-  ) as error:
+  except Exception as error:  # whatever the file does
     # The flag library hands on whole tracebacks; their last line says it.
     text = error.args[0] if isinstance(error, KeyError) else error
     parser.error(str(text).strip().splitlines()[-1].strip())
