@@ -263,10 +263,13 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     "--store", required=True, metavar="STORE", help="of `vf-jax prepare`"
   )
   calibrate.add_argument(
-    "--split", default="", metavar="FILE", help="of `vf-jax split`"
+    "--split",
+    default="",
+    metavar="FILE",
+    help="of `vf-jax split` (default: all cases of STORE)",
   )
   calibrate.add_argument(
-    "--part", default="validation", help="of the split (default validation)"
+    "--part", help="of --split (default there: validation)"
   )
   calibrate.add_argument("--out", required=True, metavar="WEIGHTS")
   calibrate.set_defaults(run=_calibrate)
@@ -360,6 +363,10 @@ def _export(options: argparse.Namespace) -> int:
 def _calibrate(options: argparse.Namespace) -> int:
   import dataclasses
 
+  from vf_jax.errors import ConfigError
+
+  if options.part and not options.split:
+    raise ConfigError("--part is of a split. Fix: name it with --split FILE.")
   from vf_jax.infer.calibrate import calibrate
   from vf_jax.infer.predictor import load
   from vf_jax.train.checkpoint import write_weights
@@ -369,7 +376,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     predictor,
     options.store,
     options.split,
-    options.part,
+    options.part or "validation",
     lambda text: print(text, flush=True),
   )
   predict = dataclasses.replace(
