@@ -53,7 +53,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
   parser.add_argument(
     "--dicom-seg",
     action="store_true",
-    help="for DICOM, also write <case>_seg.dcm (needs vf-jax[dicom])",
+    help="for DICOM, also write <case>_seg.dcm (needs the extra dicom)",
   )
   parser.add_argument(
     "--overwrite", action="store_true", help="predict again what is there"

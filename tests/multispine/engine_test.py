@@ -163,7 +163,7 @@ def _wait_for(path, run):
 
 def test_without_dask_one_sentence_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, "dask", None)
-  with pytest.raises(ConfigError, match=r"vf-jax\[cluster\]"):
+  with pytest.raises(ConfigError, match=r"pip install '\.\[cluster\]'"):
     dict(run_jobs(_double, {"a": 1}, scheduler="tcp://nowhere:1"))
 
 

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, install_fix
 from vf_jax.io.dicom_files import Files
 from vf_jax.io.sniff import foreign_format, is_dicom
 
@@ -144,7 +144,7 @@ def import_pydicom(name: str, module: str = "pydicom") -> Any:
     return importlib.import_module(module)
   except ImportError as error:
     fault = "is DICOM, and pydicom is not installed."
-    fix = "pip install 'vf-jax[dicom]', or convert it with dcm2niix."
+    fix = f"{install_fix('dicom')}, or convert it with dcm2niix."
     raise InputError(name, fault, fix) from error
 
 

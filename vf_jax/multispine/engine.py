@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from vf_jax.errors import ConfigError
+from vf_jax.errors import ConfigError, install_fix
 from vf_jax.telemetry import usable_cores
 
 ATTEMPTS = 3
@@ -190,7 +190,7 @@ def _on_cluster(work, jobs, scheduler):
     from dask import distributed
   except ImportError as error:
     raise ConfigError(
-      "--scheduler needs Dask. Fix: pip install 'vf-jax[cluster]'."
+      f"--scheduler needs Dask. Fix: {install_fix('cluster')}."
     ) from error
   try:
     client = distributed.Client(
