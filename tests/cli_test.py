@@ -220,7 +220,7 @@ def test_values_that_do_not_fit_together_are_two(tmp_path):
 @pytest.mark.parametrize(
   ("arguments", "words"),
   [
-    (["prepare", "verse=x", "--spacing", "50"], "--spacing 50.0"),
+    (["prepare", "verse=x", "--spacing", "50"], "--spacing=50.0"),
     (["prepare", "foo=x"], "no kind of archive 'foo'"),
     (["phantom", "--sources", "foo"], "sources foo"),
     (["phantom", "--spans", "C1-Q9"], "span C1-Q9"),

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 from scipy import ndimage
 
-from vf_jax.hounsfield import AIR_HU
+from vf_jax.hounsfield import AIR_HU, MAX_HU
 from vf_jax.labels import BY_NAME, IGNORE, SACRUM
 from vf_jax.multispine import bodies, surroundings, tissues
 from vf_jax.multispine.harmonise import cut_levels, ignore_unannotated_ends
@@ -18,7 +18,6 @@ from vf_jax.multispine.load import Loaded
 from vf_jax.multispine.record import DEPTH_STEP_MM, PreparedCase, Record
 from vf_jax.volume import Grid, network_grid, resample, to_network
 
-_MAX_HU = 3071
 Centres = dict[int, tuple[float, float, float]]
 
 
@@ -51,7 +50,7 @@ def convert(
 
   image = None
   if loaded.image is not None:
-    hu = np.clip(loaded.image.voxels, AIR_HU, _MAX_HU).astype(np.int16)
+    hu = np.clip(loaded.image.voxels, AIR_HU, MAX_HU).astype(np.int16)
     image = carry(hu, 1, AIR_HU)
   labels = np.full(grid.shape[::-1], IGNORE, np.uint8)
   if codes is not None:

@@ -18,8 +18,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from vf_jax.errors import ConfigError, InputError, VfError, warn_input
+from vf_jax.errors import InputError, VfError, warn_input
 from vf_jax.io.atomic import write_text
+from vf_jax.model_config import check_spacing
 from vf_jax.multispine.case import Case, MaskFile, MaskFiles
 from vf_jax.multispine.checks.check import Finding, check, format_findings
 from vf_jax.multispine.convert import convert
@@ -147,10 +148,7 @@ def prepare(
     ConfigError: for a kind or a spacing that does not exist, or if the
       scheduler cannot be used.
   """
-  if not 0.3 <= spacing_mm <= 10:
-    raise ConfigError(
-      f"--spacing {spacing_mm} is outside 0.3-10 mm. Fix: use 1.0 or 2.0."
-    )
+  check_spacing("--spacing", spacing_mm)
   cases = find_all(archives)
   if store is None:
     outcomes = _run(
