@@ -33,6 +33,7 @@ FLOORS = [
     "cli_evaluate",
     "cli_predict",
     "cli_types",
+    "exit_codes",
     "__main__",
   },
 ]

@@ -21,10 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO, cast
 
 from vf_jax import cli_data, cli_evaluate, cli_predict
-from vf_jax.cli_data import DONE, REFUSED
+from vf_jax.exit_codes import DONE, INTERRUPTED, NON_FINITE, REFUSED, USAGE
 from vf_jax.huge_pages import restart_with_huge_pages
-
-USAGE, NON_FINITE, _INTERRUPTED = 2, 4, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +72,7 @@ def _run(argv: Sequence[str] | None) -> int:
     return REFUSED
   except KeyboardInterrupt:
     print("vf-jax: interrupted", file=sys.stderr)
-    return _INTERRUPTED
+    return INTERRUPTED
 
 
 class _Forgiving:
@@ -320,7 +318,7 @@ def _parse_train(arguments: list[str]):
     summary = train(from_config_dict(found), folder)
     state = "finished" if summary.finished else "stopped, rerun to go on,"
     print(f"{state} at step {summary.step}: {folder}")
-    return DONE if summary.finished else _INTERRUPTED
+    return DONE if summary.finished else INTERRUPTED
 
   return run
 

@@ -8,8 +8,7 @@ import collections
 import sys
 
 from vf_jax.cli_types import not_negative, one_of_several
-
-DONE, FAILED, REFUSED = 0, 1, 3
+from vf_jax.exit_codes import DONE, FAILED, REFUSED
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:

@@ -9,8 +9,7 @@ import shutil
 import sys
 
 from vf_jax.cli_types import not_negative
-
-DONE, FAILED, REFUSED = 0, 1, 3
+from vf_jax.exit_codes import DONE, FAILED, REFUSED
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:

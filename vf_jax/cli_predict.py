@@ -9,8 +9,8 @@ import os
 import sys
 
 from vf_jax.cli_types import one_of_several
+from vf_jax.exit_codes import DONE, FAILED, REFUSED
 
-DONE, FAILED, REFUSED = 0, 1, 3
 _NAMED = 20
 
 
