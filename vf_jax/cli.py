@@ -359,29 +359,20 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-  import dataclasses
-
   from vf_jax.errors import ConfigError
 
   if options.part and not options.split:
     raise ConfigError("--part is of a split. Fix: name it with --split FILE.")
-  from vf_jax.infer.calibrate import calibrate
-  from vf_jax.infer.predictor import load
-  from vf_jax.train.checkpoint import write_weights
+  from vf_jax.infer.calibrate import calibrate_weights
 
-  predictor = load(options.checkpoint)
-  found = calibrate(
-    predictor,
+  found, digest = calibrate_weights(
+    options.checkpoint,
+    options.out,
     options.store,
     options.split,
     options.part or "validation",
     lambda text: print(text, flush=True),
   )
-  predict = dataclasses.replace(
-    predictor.config.predict, level_temperature=found.temperature
-  )
-  config = dataclasses.replace(predictor.config, predict=predict)
-  digest = write_weights(config, predictor.params, options.out)
   print(
     f"{found.bodies} vertebrae of {found.cases} scans, "
     f"{found.right:.1%} right; mean confidence {found.sure_before:.1%} -> "

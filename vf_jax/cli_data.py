@@ -328,23 +328,16 @@ def _phantom(options: argparse.Namespace) -> int:
 
 
 def _split(options: argparse.Namespace) -> int:
-  import pathlib
+  from vf_jax.multispine.splits import split_store
 
-  from vf_jax.multispine import splits
-  from vf_jax.multispine.store import Store
-
-  records = Store(options.store).records
-  if options.leave_out:
-    split = splits.leave_one_domain_out(
-      records, options.leave_out, options.seed
-    )
-  elif options.fold:
-    split = splits.cross_validation_fold(records, options.fold, options.seed)
-  else:
-    shares = dict(zip(("train", "validation", "test"), options.fractions))
-    name = pathlib.Path(options.out).stem
-    split = splits.make_split(records, name, options.seed, shares)
-  splits.write_split(options.out, split)
+  split = split_store(
+    options.store,
+    options.out,
+    options.seed,
+    options.fractions,
+    leave_out=options.leave_out,
+    fold=options.fold,
+  )
   for leak in split.leaks:
     cases = ", ".join(
       f"{case} ({part}, now {now})"

@@ -12,6 +12,8 @@ share by chance; the file says the counts.
 from __future__ import annotations
 
 import hashlib
+import os
+import pathlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +28,7 @@ from vf_jax.multispine.split_file import (
   read_split,
   write_split,
 )
+from vf_jax.multispine.store import Store
 
 __all__ = [
   "Leak",
@@ -35,6 +38,7 @@ __all__ = [
   "leave_one_domain_out",
   "make_split",
   "read_split",
+  "split_store",
   "write_split",
 ]
 
@@ -49,6 +53,45 @@ _OFFICIAL: Mapping[str, str] = MappingProxyType(
   }
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def split_store(
+  store: str | os.PathLike[str],
+  out: str | os.PathLike[str],
+  seed: int = 0,
+  fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+  *,
+  leave_out: str | None = None,
+  fold: tuple[int, int] | None = None,
+) -> Split:
+  """Splits a store in one of three ways and writes the file.
+
+  Args:
+    store: prepared cases.
+    out: the file; a split by fractions has its name.
+    seed: another seed gives other parts.
+    fractions: of training, validation and test, see `make_split`.
+    leave_out: a domain, see `leave_one_domain_out`; goes before `fractions`.
+    fold: (I, N), see `cross_validation_fold`; goes before `fractions`.
+
+  Returns:
+    The split.
+
+  Raises:
+    InputError: for an unreadable store, no cases, or a file that cannot be
+      written.
+    ConfigError: fractions, a domain or a fold that make no split.
+  """
+  records = Store(store).records
+  if leave_out:
+    split = leave_one_domain_out(records, leave_out, seed)
+  elif fold:
+    split = cross_validation_fold(records, fold, seed)
+  else:
+    name = pathlib.Path(out).stem
+    split = make_split(records, name, seed, dict(zip(PARTS, fractions)))
+  write_split(out, split)
+  return split
 
 
 def make_split(
