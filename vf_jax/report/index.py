@@ -20,7 +20,8 @@ from urllib.parse import quote
 from vf_jax.infer.summary import FAILURES, until_settled
 from vf_jax.io.atomic import write_text
 from vf_jax.io.results import DAMAGED, RUN
-from vf_jax.report.script import SCRIPT, script_policy
+from vf_jax.report.frame import head
+from vf_jax.report.script import SCRIPT
 from vf_jax.report.style import INDEX_STYLE, STYLE
 from vf_jax.report.tables import level_key, percent
 
@@ -161,19 +162,9 @@ def _render(cases: Sequence[Mapping[str, Any]]) -> str:
   rows = "\n".join(_row(case) for case in cases)
   count = len(cases)
   checked = sum(bool(case["warnings"]) for case in cases)
-  return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-{_MARK}
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-img-src 'self' file:; style-src 'unsafe-inline'; script-src {script_policy()}">
-<title>{count} cases {_NONE} spine reports</title>
-<style>{STYLE}{INDEX_STYLE}</style>
-</head>
-<body class="index">
+  title, style = f"{count} cases {_NONE} spine reports", STYLE + INDEX_STYLE
+  start = head(title, style, SCRIPT, images="'self' file:", meta=_MARK)
+  return f"""{start}<body class="index">
 <header>
 <h1>{count} {"case" if count == 1 else "cases"}</h1>
 <p>{checked} with warnings. <strong class="not">Not for clinical use.</strong>\
