@@ -350,8 +350,7 @@ def _check_inside(
   notes: list[str],
 ) -> None:
   """Points outside the image: one may be an edge, most are another frame."""
-  beyond = np.maximum(-0.5 - points, points - (np.array(turned.shape) - 0.5))
-  depth_mm = np.linalg.norm(np.maximum(beyond, 0) * turned.spacing, axis=1)
+  depth_mm = turned.outside_mm(points)
   far = int((depth_mm > _OUTSIDE_MM).sum())
   if 2 * far > len(levels) or (depth_mm > _NEVER_MM).any():
     others = " or ".join(name for name in _KINDS if name != frame)
