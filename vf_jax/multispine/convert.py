@@ -16,7 +16,7 @@ from vf_jax.multispine.harmonise import cut_levels, ignore_unannotated_ends
 from vf_jax.multispine.identity import voxel_digest
 from vf_jax.multispine.load import Loaded
 from vf_jax.multispine.record import DEPTH_STEP_MM, PreparedCase, Record
-from vf_jax.volume import Grid, network_grid, resample, to_network
+from vf_jax.volume import Grid, bounds, network_grid, resample, to_network
 
 Centres = dict[int, tuple[float, float, float]]
 
@@ -126,13 +126,11 @@ def _around(
   mask: Bool[np.ndarray, "x y z"], native: Grid, grid: Grid, margin_mm: float
 ) -> Grid:
   """The part of `grid` within a margin of the mask; all of it without one."""
-  if not mask.any():
+  box = bounds(mask)
+  if box is None:
     return grid
-  where = [
-    np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {a}))) for a in range(3)
-  ]
   corners = np.array(
-    np.meshgrid(*((w[0], w[-1]) for w in where), indexing="ij")
+    np.meshgrid(*((s.start, s.stop - 1) for s in box), indexing="ij")
   ).reshape(3, -1)
   inside = grid.to_voxel(native.to_world(corners.T.astype(float)))
   margin = margin_mm / np.array(grid.spacing)
