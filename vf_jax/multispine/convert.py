@@ -10,12 +10,14 @@ from jaxtyping import Bool, Integer, UInt8
 from scipy import ndimage
 
 from vf_jax.hounsfield import AIR_HU, MAX_HU
-from vf_jax.labels import BY_NAME, IGNORE, SACRUM
+from vf_jax.labels import BY_CODE, IGNORE, SACRUM
 from vf_jax.multispine import bodies, surroundings, tissues
-from vf_jax.multispine.harmonise import cut_levels, ignore_unannotated_ends
+from vf_jax.multispine.checks.mask_findings import cut_codes
+from vf_jax.multispine.harmonise import ignore_unannotated_ends
 from vf_jax.multispine.identity import voxel_digest
 from vf_jax.multispine.load import Loaded
 from vf_jax.multispine.record import DEPTH_STEP_MM, PreparedCase, Record
+from vf_jax.multispine.shapes import measure_shapes
 from vf_jax.volume import Grid, bounds, network_grid, resample, to_network
 
 Centres = dict[int, tuple[float, float, float]]
@@ -107,7 +109,10 @@ def convert(
 def _cut(loaded: Loaded) -> tuple[int, ...]:
   if loaded.labels is None:
     return ()
-  return tuple(BY_NAME[name].code for name in cut_levels(loaded.labels))
+  # NOTE: of the scan's own grid: on a resampled one the borders of an oblique
+  # scan are no longer those of the array.
+  cut = cut_codes(measure_shapes(loaded.labels).levels)
+  return tuple(sorted(cut, key=lambda code: BY_CODE[code].order))
 
 
 def _rows(grid: Grid) -> tuple[tuple[float, ...], ...]:
