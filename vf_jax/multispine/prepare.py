@@ -194,7 +194,7 @@ def _run(cases, store, spacing_mm, workers, scheduler, describe, report):
       result = _failed(name, result)
     outcomes[name] = result
     report(result)
-    show_progress(len(outcomes), list(jobs), began)
+    show_progress(len(outcomes), len(jobs), began)
   return [outcomes[name] for name in jobs]
 
 

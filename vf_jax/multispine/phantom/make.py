@@ -138,7 +138,7 @@ def make_phantoms(
   ):
     if isinstance(result, BaseException):
       failed[name] = result
-    show_progress(done, list(jobs), began)
+    show_progress(done, len(jobs), began)
   if failed:
     _raise(folder, failed)
   _sweep(folder, now)
