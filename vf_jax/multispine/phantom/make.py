@@ -24,8 +24,8 @@ import vf_jax
 from vf_jax.errors import ConfigError, InputError, VfError
 from vf_jax.io.atomic import write_text
 from vf_jax.io.text import read_text
+from vf_jax.jobs import WorkerDiedError, run_jobs, show_progress
 from vf_jax.labels import BY_CODE, SACRUM, level
-from vf_jax.multispine.engine import WorkerDiedError, run_jobs, show_progress
 from vf_jax.multispine.phantom.anatomy import Anatomy, Rates, make_anatomy
 from vf_jax.multispine.phantom.domains import Protocol, Size, draw_protocol
 from vf_jax.multispine.phantom.field_of_view import SACRUM_MM
