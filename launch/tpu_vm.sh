@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains on all hosts of a Cloud TPU slice; vf_jax is installed on each (`pip install
-# vf_jax jax[tpu]`), RUN and STORE lie on a file system that all of them mount.
+# Trains on all hosts of a Cloud TPU slice; vf_jax is installed on each (in its folder:
+# `pip install '.[tpu]'`), RUN and STORE lie on a file system that all of them mount.
 #
 #     launch/tpu_vm.sh SLICE ZONE --config configs/fast.py:B --workdir RUN \
 #       --config.data.store=STORE --config.mesh.data=0 --config.data.batch=128

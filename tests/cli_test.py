@@ -160,6 +160,9 @@ def test_every_command_has_help(command, capsys):
       "three different directions",
     ),
     (["prepare", "--out"], "--out"),
+    (["prepare", "x", "--out", "o", "--workers", "-1"], "no whole number"),
+    (["phantom", "--out", "o", "--workers", "-1"], "no whole number"),
+    (["phantom", "--out", "o", "--seed", "1.5"], "no whole number"),
     (["split", "s"], "--out"),
     (["split", "s", "--out", "f", "--fractions", "1,2"], "three numbers"),
     (["split", "s", "--out", "f", "--fold", "0/3"], "not I/N"),
@@ -214,12 +217,33 @@ def test_values_that_do_not_fit_together_are_two(tmp_path):
   assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_config_with_an_error_in_it_is_told(tmp_path):
-  (tmp_path / "bad.py").write_text("def get_config(:\n")
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["prepare", "verse=x", "--spacing", "50"], "--spacing=50.0"),
+    (["prepare", "foo=x"], "no kind of archive 'foo'"),
+    (["phantom", "--sources", "foo"], "sources foo"),
+    (["phantom", "--spans", "C1-Q9"], "span C1-Q9"),
+    (["phantom", "--cases", "-1"], "-1 cases"),
+  ],
+)
+def test_options_that_cannot_work_are_two(arguments, words, tmp_path, capsys):
+  out = tmp_path / "out"
+  assert cli.main([*arguments, "--out", str(out)]) == cli.USAGE
+  assert words in capsys.readouterr().err
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  ("text", "words"),
+  [("def get_config(:\n", "bad.py"), ("unknown_name", "unknown_name")],
+)
+def test_a_config_with_an_error_in_it_is_told(text, words, tmp_path):
+  (tmp_path / "bad.py").write_text(text)
   done = start("train", f"--config={tmp_path}/bad.py", "--workdir=w")
   assert done.returncode == 2
   assert "Traceback" not in done.stderr
-  assert "bad.py" in done.stderr
+  assert words in done.stderr
 
 
 @pytest.mark.parametrize("command", ["predict", "export"])

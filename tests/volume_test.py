@@ -66,6 +66,11 @@ def native(codes, shape=(4, 5, 6), spacing=(0.7, 0.9, 2.3)):
 
 def test_grid_facts():
   grid = native("PIR").grid
+  last = np.array(grid.shape) - 0.5  # on the outer faces
+  beyond = np.array([(0, 0, 0), (0, 0, 2), (1, 1, 0)])
+  np.testing.assert_allclose(
+    grid.outside_mm(last + beyond), (0, 2 * 2.3, math.hypot(0.7, 0.9))
+  )
   np.testing.assert_allclose(grid.spacing, (0.7, 0.9, 2.3), rtol=1e-12)
   assert grid.axis_codes == ("P", "I", "R")
   assert grid.voxel_volume_ml == pytest.approx(0.7 * 0.9 * 2.3 / 1000)

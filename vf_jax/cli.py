@@ -21,10 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO, cast
 
 from vf_jax import cli_data, cli_evaluate, cli_predict
-from vf_jax.cli_data import DONE, REFUSED
+from vf_jax.exit_codes import DONE, INTERRUPTED, NON_FINITE, REFUSED, USAGE
 from vf_jax.huge_pages import restart_with_huge_pages
-
-USAGE, NON_FINITE, _INTERRUPTED = 2, 4, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +72,7 @@ def _run(argv: Sequence[str] | None) -> int:
     return REFUSED
   except KeyboardInterrupt:
     print("vf-jax: interrupted", file=sys.stderr)
-    return _INTERRUPTED
+    return INTERRUPTED
 
 
 class _Forgiving:
@@ -263,10 +261,13 @@ def _parser(base: type[argparse.ArgumentParser] = argparse.ArgumentParser):
     "--store", required=True, metavar="STORE", help="of `vf-jax prepare`"
   )
   calibrate.add_argument(
-    "--split", default="", metavar="FILE", help="of `vf-jax split`"
+    "--split",
+    default="",
+    metavar="FILE",
+    help="of `vf-jax split` (default: all cases of STORE)",
   )
   calibrate.add_argument(
-    "--part", default="validation", help="of the split (default validation)"
+    "--part", help="of --split (default there: validation)"
   )
   calibrate.add_argument("--out", required=True, metavar="WEIGHTS")
   calibrate.set_defaults(run=_calibrate)
@@ -295,16 +296,7 @@ def _parse_train(arguments: list[str]):
     found = config.value
     # A file that could not be loaded gives a stand-in that raises when used.
     found = None if found is None else found.copy_and_resolve_references()
-  except (
-    flags.Error,
-    AttributeError,
-    ImportError,
-    KeyError,
-    TypeError,
-    OSError,
-    SyntaxError,
-    ValueError,
-  ) as error:
+  except Exception as error:  # whatever the file does
     # The flag library hands on whole tracebacks; their last line says it.
     text = error.args[0] if isinstance(error, KeyError) else error
     parser.error(str(text).strip().splitlines()[-1].strip())
@@ -326,7 +318,7 @@ def _parse_train(arguments: list[str]):
     summary = train(from_config_dict(found), folder)
     state = "finished" if summary.finished else "stopped, rerun to go on,"
     print(f"{state} at step {summary.step}: {folder}")
-    return DONE if summary.finished else _INTERRUPTED
+    return DONE if summary.finished else INTERRUPTED
 
   return run
 
@@ -367,25 +359,20 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
-  import dataclasses
+  from vf_jax.errors import ConfigError
 
-  from vf_jax.infer.calibrate import calibrate
-  from vf_jax.infer.predictor import load
-  from vf_jax.train.checkpoint import write_weights
+  if options.part and not options.split:
+    raise ConfigError("--part is of a split. Fix: name it with --split FILE.")
+  from vf_jax.infer.calibrate import calibrate_weights
 
-  predictor = load(options.checkpoint)
-  found = calibrate(
-    predictor,
+  found, digest = calibrate_weights(
+    options.checkpoint,
+    options.out,
     options.store,
     options.split,
-    options.part,
+    options.part or "validation",
     lambda text: print(text, flush=True),
   )
-  predict = dataclasses.replace(
-    predictor.config.predict, level_temperature=found.temperature
-  )
-  config = dataclasses.replace(predictor.config, predict=predict)
-  digest = write_weights(config, predictor.params, options.out)
   print(
     f"{found.bodies} vertebrae of {found.cases} scans, "
     f"{found.right:.1%} right; mean confidence {found.sure_before:.1%} -> "

@@ -7,9 +7,8 @@ import argparse
 import collections
 import sys
 
-from vf_jax.cli_predict import one_of_several
-
-DONE, FAILED, REFUSED = 0, 1, 3
+from vf_jax.cli_types import not_negative, one_of_several
+from vf_jax.exit_codes import DONE, FAILED, REFUSED
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -53,7 +52,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     help="read STORE against its checksums, prepare nothing",
   )
   prepare.add_argument(
-    "--workers", type=int, metavar="N", help="processes (default: all cores)"
+    "--workers",
+    type=not_negative,
+    metavar="N",
+    help="processes (default: all cores)",
   )
   prepare.add_argument(
     "--scheduler",
@@ -86,7 +88,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
   )
   phantom.add_argument("--out", required=True, metavar="DIR")
   phantom.add_argument("--cases", type=int, default=40, metavar="N")
-  phantom.add_argument("--seed", type=int, default=0, metavar="S")
+  phantom.add_argument("--seed", type=not_negative, default=0, metavar="S")
   phantom.add_argument(
     "--first",
     type=int,
@@ -127,7 +129,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     action="store_true",
     help="second series of patients and a duplicate, for leak checks to find",
   )
-  phantom.add_argument("--workers", type=int, metavar="N")
+  phantom.add_argument("--workers", type=not_negative, metavar="N")
   phantom.set_defaults(run=_phantom)
 
   split = commands.add_parser(
@@ -326,23 +328,16 @@ def _phantom(options: argparse.Namespace) -> int:
 
 
 def _split(options: argparse.Namespace) -> int:
-  import pathlib
+  from vf_jax.multispine.splits import split_store
 
-  from vf_jax.multispine import splits
-  from vf_jax.multispine.store import Store
-
-  records = Store(options.store).records
-  if options.leave_out:
-    split = splits.leave_one_domain_out(
-      records, options.leave_out, options.seed
-    )
-  elif options.fold:
-    split = splits.cross_validation_fold(records, options.fold, options.seed)
-  else:
-    shares = dict(zip(("train", "validation", "test"), options.fractions))
-    name = pathlib.Path(options.out).stem
-    split = splits.make_split(records, name, options.seed, shares)
-  splits.write_split(options.out, split)
+  split = split_store(
+    options.store,
+    options.out,
+    options.seed,
+    options.fractions,
+    leave_out=options.leave_out,
+    fold=options.fold,
+  )
   for leak in split.leaks:
     cases = ", ".join(
       f"{case} ({part}, now {now})"

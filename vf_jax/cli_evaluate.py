@@ -8,7 +8,8 @@ import math
 import shutil
 import sys
 
-DONE, FAILED, REFUSED = 0, 1, 3
+from vf_jax.cli_types import not_negative
+from vf_jax.exit_codes import DONE, FAILED, REFUSED
 
 
 def add_command(commands: argparse._SubParsersAction) -> None:
@@ -75,9 +76,12 @@ def add_command(commands: argparse._SubParsersAction) -> None:
     metavar="N",
     help="of the bootstrap over patients (default 10000)",
   )
-  parser.add_argument("--seed", type=_seed, default=0, metavar="N")
+  parser.add_argument("--seed", type=not_negative, default=0, metavar="N")
   parser.add_argument(
-    "--workers", type=_seed, metavar="N", help="processes (default: all cores)"
+    "--workers",
+    type=not_negative,
+    metavar="N",
+    help="processes (default: all cores)",
   )
   parser.set_defaults(run=_evaluate)
 
@@ -100,13 +104,6 @@ def _count(text: str) -> int:
   value = int(text)
   if value < 1:
     raise argparse.ArgumentTypeError(f"{value} is less than 1")
-  return value
-
-
-def _seed(text: str) -> int:
-  value = int(text)
-  if value < 0:
-    raise argparse.ArgumentTypeError(f"{value} is less than 0")
   return value
 
 

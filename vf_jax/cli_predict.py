@@ -6,10 +6,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import re
 import sys
 
-DONE, FAILED, REFUSED = 0, 1, 3
+from vf_jax.cli_types import one_of_several
+from vf_jax.exit_codes import DONE, FAILED, REFUSED
+
 _NAMED = 20
 
 
@@ -52,7 +53,7 @@ def add_command(commands: argparse._SubParsersAction) -> None:
   parser.add_argument(
     "--dicom-seg",
     action="store_true",
-    help="for DICOM, also write <case>_seg.dcm (needs vf-jax[dicom])",
+    help="for DICOM, also write <case>_seg.dcm (needs the extra dicom)",
   )
   parser.add_argument(
     "--overwrite", action="store_true", help="predict again what is there"
@@ -121,26 +122,6 @@ def _offset(text: str) -> int:
   if abs(value) > 65536:
     raise argparse.ArgumentTypeError(f"{value} is beyond -65536..65536")
   return value
-
-
-def one_of_several(text: str) -> tuple[int, int]:
-  """Reads `I/N`.
-
-  Args:
-    text: of an option.
-
-  Returns:
-    (I, N), from 1 on.
-
-  Raises:
-    ArgumentTypeError: on anything else.
-  """
-  match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-  if match is None or not 1 <= int(match[1]) <= int(match[2]):
-    raise argparse.ArgumentTypeError(
-      f"{text!r} is not I/N with 1 <= I <= N, as 1/4"
-    )
-  return int(match[1]), int(match[2])
 
 
 def _predict(

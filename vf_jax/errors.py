@@ -45,6 +45,18 @@ class InputWarning(UserWarning):
   """An input that is read, with a fault that its user should know of."""
 
 
+def install_fix(extra: str) -> str:
+  """How to install an extra: no package index has vf_jax.
+
+  Args:
+    extra: as pyproject.toml names it.
+
+  Returns:
+    The sentence without its end.
+  """
+  return f"in the folder of vf_jax: pip install '.[{extra}]'"
+
+
 def warn_input(
   source: str | os.PathLike[str], message: str, stacklevel: int = 3
 ) -> str:

@@ -101,6 +101,23 @@ class Grid:
     centred = (points - self.affine[:3, 3]).T
     return np.linalg.solve(self.affine[:3, :3], centred).T
 
+  def outside_mm(
+    self, places: Num[np.ndarray, "points 3"]
+  ) -> Float64[np.ndarray, " points"]:
+    """Tells how far points lie outside the outer faces of the voxels.
+
+    Args:
+      places: positions along the array axes, zero-based (`to_voxel`).
+
+    Returns:
+      Distances along the axes, 0 for points inside.
+
+    Units:
+      Voxels in, mm out.
+    """
+    beyond = np.maximum(-0.5 - places, places - (np.array(self.shape) - 0.5))
+    return np.linalg.norm(np.maximum(beyond, 0) * self.spacing, axis=1)
+
   def same_as(self, other: Grid, atol: int | float = 1e-3) -> bool:
     """Tells whether two grids put every voxel at the same place.
 

@@ -19,10 +19,13 @@ from vf_jax.scratch import release
 _SAMPLE = 1 << 21
 _LOW, _HIGH = -36000, 70000
 _SOFT = (-150, 100)
-# Values one finds when slope and intercept were lost, or applied twice.
 AIR_HU = -1024
 """Value of what lies outside a scan."""
 
+MAX_HU = 3071
+"""Highest value that the network sees, in training as in prediction."""
+
+# Values one finds when slope and intercept were lost, or applied twice.
 _OFFSETS = (-1024, -1000, -8192, -32768, -33792, 1024, 1000)
 _PADDING_SHARE = 0.02
 _MIN_SOFT = 0.005

@@ -134,10 +134,7 @@ class ModelConfig:
         f"model.sequence_dim={self.sequence_dim} does not divide into heads of "
         f"32. Fix: model.sequence_dim={32 * round(self.sequence_dim / 32)}."
       )
-    if not 0.3 <= self.spacing_mm <= 10:
-      raise ConfigError(
-        f"model.spacing_mm={self.spacing_mm} is outside 0.3-10 mm. Fix: 2.0."
-      )
+    check_spacing("model.spacing_mm", self.spacing_mm)
     if self.lesion_channels and not self.lesion:
       raise ConfigError(
         f"model.lesion_channels={self.lesion_channels} belongs to the lesion "
@@ -200,3 +197,19 @@ class ModelConfig:
         "model.edge_gains=True belongs to model.decoder='subvoxel'. "
         "Fix: model.edge_gains=False."
       )
+
+
+def check_spacing(name: str, spacing_mm: float) -> None:
+  """Refuses a voxel edge that no network works at.
+
+  Args:
+    name: of the key or option, for the message.
+    spacing_mm: its value, mm.
+
+  Raises:
+    ConfigError: with the value and the fix.
+  """
+  if not 0.3 <= spacing_mm <= 10:
+    raise ConfigError(
+      f"{name}={spacing_mm} is outside 0.3-10 mm. Fix: use 1.0 or 2.0."
+    )

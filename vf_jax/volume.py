@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Integer, Shaped
+from jaxtyping import Bool, Float64, Integer, Shaped
+from scipy import ndimage
 
 from vf_jax.errors import InputError
 from vf_jax.grid import (
@@ -34,6 +35,7 @@ __all__ = [
   "Source",
   "Volume",
   "axis_codes",
+  "bounds",
   "check_hounsfield",
   "crop",
   "from_network",
@@ -263,6 +265,19 @@ def crop(
     padded[outer] = voxels
     voxels = padded
   return dataclasses.replace(volume, voxels=voxels, affine=affine, native=None)
+
+
+def bounds(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, ...] | None:
+  """Finds the smallest box around a mask.
+
+  Args:
+    mask: any array of truths.
+
+  Returns:
+    A slice an axis; None if nothing is true.
+  """
+  found = ndimage.find_objects(mask.view(np.uint8))
+  return found[0] if found else None
 
 
 def paste(

@@ -201,7 +201,7 @@ def test_no_case_in_common_is_usage(predictions, references, tmp_path, capsys):
     (["--tolerance-mm", "x"], "--tolerance-mm"),
     (["--lesion-score", "nan"], "no number"),
     (["--replicates", "0"], "less than 1"),
-    (["--workers", "-1"], "less than 0"),
+    (["--workers", "-1"], "no whole number"),
   ],
 )
 def test_mistakes_of_usage(arguments, words, capsys):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.cli import main
+from vf_jax.cli import USAGE, main
 from vf_jax.errors import ConfigError
 from vf_jax.infer.calibrate import calibrate, fit
 from vf_jax.infer.predictor import Predictor, load
@@ -90,6 +90,12 @@ def test_the_command_writes_weights_that_carry_it(
   assert predictor.config.train.init == predictor.config.data.store == ""
   config = json.loads((out / "config.json").read_text())
   assert config["predict"]["level_temperature"] == temperature
+
+
+def test_a_part_without_a_split_is_usage(capsys):
+  arguments = ["calibrate", "w", "--store", str(STORE), "--out", "o"]
+  assert main([*arguments, "--part", "train"]) == USAGE
+  assert "--split FILE" in capsys.readouterr().err
 
 
 def test_a_store_of_another_spacing_is_refused(test_config):

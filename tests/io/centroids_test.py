@@ -223,15 +223,9 @@ def test_coccyx_is_skipped_with_a_warning(tmp_path):
   assert len(result.levels) == 3
 
 
-def test_direction_can_be_assumed(tmp_path):
-  path = save(tmp_path, POINTS)
-  grid = oblique()
-  with pytest.raises(InputError, match=r"assume_direction.*frame='iso'"):
-    read_centroids(path, grid)
-  with pytest.warns(InputWarning, match="no direction; PIR was assumed"):
-    result = read_centroids(path, grid, assume_direction="PIR")
-  voxels = grid.to_voxel(result.points_mm)
-  np.testing.assert_allclose(voxels, columns(POINTS), atol=1e-9)
+def test_a_file_without_a_direction_is_told_what_to_set(tmp_path):
+  with pytest.raises(InputError, match=r"centroid_format: iso.* cohort"):
+    read_centroids(save(tmp_path, POINTS), oblique())
 
 
 @pytest.mark.parametrize(
@@ -322,7 +316,7 @@ def test_a_point_slightly_outside_is_kept_with_a_warning(tmp_path):
 )
 def test_points_outside_mean_another_frame(tmp_path, points):
   path = save(tmp_path, with_direction("PIR", points))
-  with pytest.raises(InputError, match=r"another frame.*'iso' or 'iso19'"):
+  with pytest.raises(InputError, match=r"another frame.* iso or iso19 in a"):
     read_centroids(path, oblique())
 
 
@@ -335,7 +329,7 @@ def test_upside_down_spine_is_told(tmp_path):
 
 def test_iso_frame_refuses_a_file_with_another_direction(tmp_path):
   path = save(tmp_path, with_direction("RAS"))
-  with pytest.raises(InputError, match="frame='voxel'"):
+  with pytest.raises(InputError, match="centroid_format: voxel"):
     read_centroids(path, oblique(), frame="iso")
 
 

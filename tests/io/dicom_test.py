@@ -304,7 +304,7 @@ def test_pydicom_may_be_missing(tmp_path, monkeypatch):
 
   place(tmp_path)
   monkeypatch.setattr(importlib, "import_module", fail)
-  with pytest.raises(InputError, match=r"pip install 'vf-jax\[dicom\]'"):
+  with pytest.raises(InputError, match=r"pip install '\.\[dicom\]'"):
     dicom.read(tmp_path)
 
 

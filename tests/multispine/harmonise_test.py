@@ -6,11 +6,8 @@ import pytest
 from drawn_spine import SPACING, make_loaded, run
 
 from vf_jax.labels import BY_NAME, IGNORE
-from vf_jax.multispine.harmonise import (
-  cut_levels,
-  ignore_unannotated_ends,
-)
-from vf_jax.volume import Volume, reorient, to_network
+from vf_jax.multispine.harmonise import ignore_unannotated_ends
+from vf_jax.volume import to_network
 
 
 def _code(name):
@@ -33,31 +30,6 @@ def _cut(codes, hidden, above=20.0, below=20.0):
   labels[covered] = 0
   del centres[hidden]
   return labels, centres, covered
-
-
-@pytest.mark.parametrize("axes", ["RAS", "PIR", "LPI"])
-def test_levels_at_the_ends_are_cut(axes):
-  loaded = make_loaded(
-    run("T10", "L2"), axes, image=False, above_mm=0, below_mm=2
-  )
-  assert cut_levels(loaded.labels) == ("T10", "L2")
-  whole = make_loaded(run("T10", "L2"), axes, image=False)
-  assert cut_levels(whole.labels) == ()
-
-
-def test_cut_levels_of_an_oblique_scan_are_those_of_its_own_grid():
-  loaded = make_loaded(run("T10", "L2"), image=False, above_mm=0)
-  turn = np.eye(4)
-  turn[1:3, 1:3] = [[0.9, -0.43589], [0.43589, 0.9]]
-  oblique = Volume(loaded.labels.voxels, turn @ loaded.labels.affine)
-  assert cut_levels(oblique) == ("T10",)
-  assert cut_levels(reorient(oblique, "SPL")) == ("T10",)
-
-
-def test_a_cut_sacrum_is_not_named():
-  loaded = make_loaded(run("L3", "L5"), image=False)
-  loaded.labels.voxels[:, :, :3] = 26
-  assert "sacrum" not in cut_levels(loaded.labels)
 
 
 @pytest.mark.parametrize(

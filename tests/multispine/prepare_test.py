@@ -18,7 +18,7 @@ from drawn_scan import CENTRES, write_scan
 
 from vf_jax import cli
 from vf_jax.errors import ConfigError, InputError, InputWarning
-from vf_jax.multispine import convert, engine
+from vf_jax.multispine import convert
 from vf_jax.multispine.prepare import find_all, prepare
 from vf_jax.multispine.store import Store
 
@@ -355,9 +355,9 @@ def test_contradictory_options_are_refused(arguments, match, capsys):
 
 
 def test_absurd_spacing_and_unknown_kinds_are_refused(archive, tmp_path):
-  with pytest.raises(InputError, match="outside"):
+  with pytest.raises(ConfigError, match="outside"):
     prepare([f"verse={archive}"], tmp_path / "s", 0.01)
-  with pytest.raises(InputError):
+  with pytest.raises(ConfigError, match="did you mean 'verse'"):
     prepare([f"verze={archive}"], tmp_path / "s", 2.0)
   assert not (tmp_path / "s").exists()
 
@@ -418,7 +418,7 @@ def _address(scheduler):
 
 
 def test_a_silent_scheduler_is_refused(archive, tmp_path, monkeypatch):
-  monkeypatch.setattr(engine, "CONNECT_SECONDS", 1)
+  monkeypatch.setattr("vf_jax.jobs.CONNECT_SECONDS", 1)
   with pytest.raises(ConfigError, match="no Dask scheduler"):
     prepare(
       [f"verse={archive}"], tmp_path / "s", 4.0,

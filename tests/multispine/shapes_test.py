@@ -88,16 +88,6 @@ def test_a_tip_at_the_side_is_no_cut():
   assert not shape.cut
 
 
-def test_what_ends_where_the_scan_ends_is_cut():
-  volume = _volume((8, (10, 10, 8), (14, 14, 12)))
-  inside = np.ones(volume.voxels.shape, bool)
-  inside[:, :, 12:] = False
-  assert not measure_shapes(volume).levels[8].cut
-  shape = measure_shapes(volume, inside).levels[8]
-  assert shape.end_mm2 == pytest.approx(4 * 4 * 3.0)
-  assert shape.cut
-
-
 def test_an_empty_mask_has_no_shapes():
   shapes = measure_shapes(_volume())
   assert dict(shapes.levels) == {}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn_scan import write_scan
 
-from vf_jax.cli import DONE, main
+from vf_jax.cli import DONE, USAGE, main
 from vf_jax.data.pipeline import cases_of_part
 from vf_jax.errors import InputError, InputWarning
 from vf_jax.multispine.prepare import prepare
@@ -40,6 +40,24 @@ def test_a_leak_is_told_with_the_part_of_each_case(tmp_path, make_case, capsys):
   assert f"{reason}a (train, now test), b (test)\n" in capsys.readouterr().err
   assert main([*command, "--leave-out", "site-a"]) == DONE
   assert f"{reason}a (test), b (excluded)\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
+    (["--fractions", "0.9,0.9,0.9"], "do not share out all cases"),
+    (["--leave-out", "nodomain"], "'nodomain' cannot be left out"),
+    (["--fold", "3/50"], "is no fold of 2 patients"),
+  ],
+)
+def test_options_that_make_no_split_are_usage(
+  options, words, tmp_path, make_case, capsys
+):
+  cases = [make_case(n, n, subject=n, files={}, voxels=n * 64) for n in "ab"]
+  store, out = _store(tmp_path / "s", *cases), tmp_path / "split.json"
+  assert main(["split", str(store), "--out", str(out), *options]) == USAGE
+  assert words in capsys.readouterr().err
+  assert not out.exists()
 
 
 def _cohort(folder, site):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from vf_jax.errors import InputError
+from vf_jax.errors import ConfigError, InputError
 from vf_jax.multispine.split_file import Split
 from vf_jax.multispine.splits import (
   cross_validation_fold,
@@ -233,10 +233,20 @@ def test_a_patient_of_the_left_out_domain_is_not_trained_on():
   [
     lambda: make_split([], "s", 0, _SHARES),
     lambda: make_split(rows(2) + rows(1), "s", 0, _SHARES),
+    lambda: make_split(rows(1, split="dev"), "s", 0, _SHARES),
+  ],
+)
+def test_cases_that_cannot_be_split_are_refused(call):
+  with pytest.raises(InputError):
+    call()
+
+
+@pytest.mark.parametrize(
+  "call",
+  [
     lambda: make_split(rows(2), "a/b", 0, _SHARES),
     lambda: make_split(rows(2), "s", 0, {"train": 0.5, "test": 0.4}),
     lambda: make_split(rows(2), "s", 0, {"train": 0.5, "tests": 0.5}),
-    lambda: make_split(rows(1, split="dev"), "s", 0, _SHARES),
     lambda: cross_validation_fold(rows(4), (0, 2), 0),
     lambda: cross_validation_fold(rows(4), (1, 5), 0),
     lambda: cross_validation_fold(rows(4), (1, 1), 0),
@@ -244,6 +254,6 @@ def test_a_patient_of_the_left_out_domain_is_not_trained_on():
     lambda: leave_one_domain_out(rows(4) + rows(4, "b"), "c", 0),
   ],
 )
-def test_what_cannot_be_split_is_refused(call):
-  with pytest.raises(InputError):
+def test_options_that_make_no_split_are_refused(call):
+  with pytest.raises(ConfigError):
     call()

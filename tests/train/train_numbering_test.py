@@ -155,6 +155,10 @@ def test_configuration_file_is_checked(tmp_path):
     == numbering_config.NumberingConfig()
   )
   assert numbering_config.read_config(f"{CONFIG}:test").steps == 2
+  for name in ("unknown_name", "import none_such", "get_config = None"):
+    (tmp_path / f"{name}.py").write_text(name)
+    with pytest.raises(ConfigError, match="--config"):
+      numbering_config.read_config(str(tmp_path / f"{name}.py"))
   for name in (f"{CONFIG}:other", str(tmp_path / "none.py")):
     with pytest.raises(ConfigError, match="--config"):
       numbering_config.read_config(name)

@@ -30,7 +30,7 @@ from vf_jax.evaluate.tables import (
   vertebra_table,
 )
 from vf_jax.io.atomic import make_folder, write_text
-from vf_jax.multispine.engine import run_jobs
+from vf_jax.jobs import run_jobs
 from vf_jax.telemetry import run_facts
 
 FILES = ("cases.csv", "vertebrae.csv", "summary.json", "summary.md")

@@ -24,10 +24,11 @@ from vf_jax.data.augment.points import ascends
 from vf_jax.data.pipeline import cases_of_part
 from vf_jax.errors import ConfigError
 from vf_jax.hounsfield import AIR_HU
-from vf_jax.infer.predictor import Predictor
+from vf_jax.infer.predictor import Predictor, load
 from vf_jax.labels import VERTEBRAE
 from vf_jax.models.decoders.level_chain import ChainScores
 from vf_jax.multispine.store import Store, StoredCase
+from vf_jax.train.checkpoint import write_weights
 
 _RANGE = (0.25, 20.0)
 _PLACE = {level.code: index for index, level in enumerate(VERTEBRAE)}
@@ -56,6 +57,40 @@ class Calibration:
   sure_after: float
   nll_before: float
   nll_after: float
+
+
+def calibrate_weights(
+  checkpoint: str | os.PathLike[str],
+  out: str | os.PathLike[str],
+  store: str | os.PathLike[str],
+  split: str = "",
+  part: str = "validation",
+  report: Callable[[str], None] = lambda text: None,
+) -> tuple[Calibration, str]:
+  """Writes weights that carry the temperature fitted to prepared cases.
+
+  Args:
+    checkpoint: exported weights, or the workdir of a run.
+    out: folder of the new weights; older ones there are replaced.
+    store: see `calibrate`.
+    split: see `calibrate`.
+    part: see `calibrate`.
+    report: see `calibrate`.
+
+  Returns:
+    What was fitted, and the digest of the weights.
+
+  Raises:
+    InputError: for unreadable weights or an unreadable store.
+    ConfigError: if the store does not fit or no case has image and levels.
+  """
+  predictor = load(checkpoint)
+  found = calibrate(predictor, store, split, part, report)
+  predict = dataclasses.replace(
+    predictor.config.predict, level_temperature=found.temperature
+  )
+  config = dataclasses.replace(predictor.config, predict=predict)
+  return found, write_weights(config, predictor.params, out)
 
 
 def calibrate(

@@ -315,11 +315,11 @@ def _is_stale(path: pathlib.Path) -> bool:
 
 def _centroids(result: CaseResult) -> Centroids:
   """The body centres that the scan shows; programs index arrays with them."""
-  positions = {}
-  for v in result.vertebrae:
-    place = result.grid.to_voxel(np.array([v.centre_mm]))[0]
-    if (place >= -0.5).all() and (
-      place <= np.array(result.grid.shape) - 0.5
-    ).all():
-      positions[BY_CODE[v.code]] = v.centre_mm
-  return Centroids(positions)
+  grid = result.grid
+  return Centroids(
+    {
+      BY_CODE[v.code]: v.centre_mm
+      for v in result.vertebrae
+      if not grid.outside_mm(grid.to_voxel(np.array([v.centre_mm])))[0]
+    }
+  )

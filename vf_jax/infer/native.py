@@ -23,7 +23,7 @@ from vf_jax.infer.result import Lesion, Vertebra
 from vf_jax.infer.sweep import Sweep
 from vf_jax.labels import BY_CODE, VERTEBRAE
 from vf_jax.scratch import empty, release, slabs
-from vf_jax.volume import Grid, Volume, from_network, resample
+from vf_jax.volume import Grid, Volume, bounds, from_network, resample
 
 _MEASURING = 4  # vertebrae at a time
 _CHUNK = 1 << 20  # voxels of the network's grid worked on at a time
@@ -64,7 +64,9 @@ def cut_out(outputs: Sweep, found: Instances) -> Region:
   if not len(found.centres):
     none = np.zeros((0, 0, 0))
     return Region((0, 0, 0), none.astype(np.uint8), none.astype(np.float16))
-  box = _bounds(found.ids > 0, margin=6)
+  tight = bounds(found.ids > 0)
+  assert tight is not None  # a centre is of some voxels
+  box = tuple(slice(max(0, s.start - 6), s.stop + 6) for s in tight)
   depth, height, width = (side.start for side in box)
   return Region(
     (depth, height, width),
@@ -146,19 +148,6 @@ def _extend(
     own = levels[first - begin :][:rows]
     named[first : first + len(own)] = own
   return named
-
-
-def _bounds(inside, margin: int) -> tuple[slice, ...]:
-  sides = []
-  for axis in range(3):
-    line = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-    sides.append(
-      slice(
-        max(0, int(line[0]) - margin),
-        min(inside.shape[axis], int(line[-1]) + margin + 1),
-      )
-    )
-  return tuple(sides)
 
 
 def measure(

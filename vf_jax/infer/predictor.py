@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32, Int16
 
 from vf_jax.config import Config
 from vf_jax.errors import InputError
-from vf_jax.hounsfield import AIR_HU
+from vf_jax.hounsfield import AIR_HU, MAX_HU
 from vf_jax.infer.arrays import as_volume
 from vf_jax.infer.boxes import label_boxes
 from vf_jax.infer.decode import find_instances, find_lesions, suppress
@@ -51,7 +51,7 @@ from vf_jax.volume import (
 
 _UNSURE = 0.5
 _MOST_VOXELS = 1 << 29  # of the network's grid: 4 m^3 at 2 mm
-_RANGE_HU = (AIR_HU, 3071)  # what the network is shown
+_RANGE_HU = (AIR_HU, MAX_HU)  # what the network is shown
 _CANDIDATE = 0.01  # score of the least lesion box that is kept
 _MAX_CANDIDATES = 100
 _NO_LESION = -1e4  # a logit that no threshold lets through

@@ -102,7 +102,6 @@ def read_centroids(
   grid: Grid,
   *,
   frame: Frame = "voxel",
-  assume_direction: Sequence[str] | None = None,
   kind: Kind | None = None,
 ) -> Centroids:
   """Reads a VerSe centroid file.
@@ -111,8 +110,6 @@ def read_centroids(
     path: the JSON file.
     grid: grid of the image the points belong to, as stored.
     frame: see the module; the challenge trees say nothing in the file itself.
-    assume_direction: axis directions, e.g. `("P", "I", "R")`, for a file in
-      the voxel frame that lacks its direction item; ignored if it has one.
     kind: what the points are; None for what this frame has in VerSe.
 
   Returns:
@@ -126,7 +123,7 @@ def read_centroids(
   items = _load(path)
   header, entries = _split(path, items)
   notes: list[str] = []
-  codes, found = _frame_axes(path, header, frame, assume_direction, grid, notes)
+  codes, found = _frame_axes(path, header, frame)
   turned = Reorientation.between(grid.axis_codes, codes).apply_grid(grid)
   if found and codes != grid.axis_codes:
     notes.append(
@@ -234,9 +231,6 @@ def _frame_axes(
   path: str | os.PathLike[str],
   header: Mapping[str, Any],
   frame: str,
-  assumed: Sequence[str] | None,
-  grid: Grid,
-  notes: list[str],
 ) -> tuple[tuple[str, ...], bool]:
   """Axis codes of the file's frame, and whether an item said them."""
   if frame not in _KINDS:
@@ -247,21 +241,18 @@ def _frame_axes(
     codes = _parse_direction(path, stated)
     if frame != "voxel" and codes != _ISO_AXES[frame]:
       fault = f"says direction {''.join(codes)}, which frame {frame!r} is not."
-      raise InputError(path, fault, "read it with frame='voxel'.")
+      fix = "write `centroid_format: voxel` in a cohort file."
+      raise InputError(path, fault, fix)
     return codes, frame == "voxel"
   if frame != "voxel":
     return _ISO_AXES[frame], False
-  if assumed is None:
-    raise InputError(
-      path,
-      "has no direction item, so its axes are unknown.",
-      "pass assume_direction, e.g. the image's "
-      f"{grid.axis_codes}; files of the challenge trees need frame='iso' "
-      "(MICCAI'20, *_iso-ctd.json) or 'iso19' (MICCAI'19) instead.",
-    )
-  codes = _parse_direction(path, list(assumed))
-  notes.append(f"has no direction; {''.join(codes)} was assumed as asked.")
-  return codes, True
+  raise InputError(
+    path,
+    "has no direction item, so its axes are unknown.",
+    'make it the first, {"direction": ["P", "I", "R"]} for an image of these '
+    "axes; for a file of a challenge tree write `centroid_format: iso` "
+    "(MICCAI'20, *_iso-ctd.json) or iso19 (MICCAI'19) in a cohort file.",
+  )
 
 
 def _parse_direction(
@@ -359,16 +350,16 @@ def _check_inside(
   notes: list[str],
 ) -> None:
   """Points outside the image: one may be an edge, most are another frame."""
-  beyond = np.maximum(-0.5 - points, points - (np.array(turned.shape) - 0.5))
-  depth_mm = np.linalg.norm(np.maximum(beyond, 0) * turned.spacing, axis=1)
+  depth_mm = turned.outside_mm(points)
   far = int((depth_mm > _OUTSIDE_MM).sum())
   if 2 * far > len(levels) or (depth_mm > _NEVER_MM).any():
-    others = " or ".join(repr(name) for name in _KINDS if name != frame)
+    others = " or ".join(name for name in _KINDS if name != frame)
     raise InputError(
       path,
       f"{far} of {len(levels)} points lie outside the image, shape "
       f"{turned.shape} in the file's axes, by up to {depth_mm.max():.0f} mm.",
-      f"probably another frame, or another image: try frame={others}.",
+      "probably another frame, or another image: try `centroid_format` "
+      f"{others} in a cohort file.",
     )
   for key, depth in zip(levels, depth_mm.tolist(), strict=True):
     if depth > 0:

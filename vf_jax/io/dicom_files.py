@@ -15,11 +15,9 @@ from typing import cast
 
 from vf_jax.errors import InputError
 from vf_jax.io.results import RUN, read_run
-from vf_jax.io.stream import open_bytes
+from vf_jax.io.stream import DEFLATE_LIMIT, open_bytes
 
 _MAX_FILES = 50_000
-# No deflate stream can expand further than this (zlib's technical notes).
-_DEFLATE_LIMIT = 1032
 _LOST = "lost+found"  # at the top of a disk; closed to all, and no one's
 _FEWER = "give the folder of one examination."
 
@@ -101,7 +99,7 @@ class _Archive(Files):
       if info.flag_bits & 1:
         fault = f"holds {info.filename[:80]!r}, which is encrypted."
         raise InputError(path, fault, "unpack it with its password first.")
-      if info.file_size > info.compress_size * _DEFLATE_LIMIT + 64:
+      if info.file_size > info.compress_size * DEFLATE_LIMIT + 64:
         fault = f"declares {info.file_size:,} bytes in {info.filename[:80]!r}"
         fault += f", packed in {info.compress_size:,}: impossible."
         raise InputError(path, fault, "the archive is damaged; pack it anew.")

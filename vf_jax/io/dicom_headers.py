@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, install_fix
 from vf_jax.io.dicom_files import Files
 from vf_jax.io.sniff import foreign_format, is_dicom
 
@@ -27,8 +27,10 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _CT_IMAGES = tuple(
   "1.2.840.10008.5.1.4.1.1.2" + end for end in ("", ".1", ".2")
 )
-_REFETCH = "the file is incomplete or damaged; copy or export it again."
 _LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM"}
+
+REFETCH = "the file is incomplete or damaged; copy or export it again."
+"""What mends a broken DICOM file."""
 
 _FACTS = {
   "manufacturer": "Manufacturer",
@@ -144,7 +146,7 @@ def import_pydicom(name: str, module: str = "pydicom") -> Any:
     return importlib.import_module(module)
   except ImportError as error:
     fault = "is DICOM, and pydicom is not installed."
-    fix = "pip install 'vf-jax[dicom]', or convert it with dcm2niix."
+    fix = f"{install_fix('dicom')}, or convert it with dcm2niix."
     raise InputError(name, fault, fix) from error
 
 
@@ -192,7 +194,7 @@ def read_headers(files: Files, source: str) -> tuple[list[Header], Passed]:
       raise
     except Exception as error:  # A parser met bytes that nobody vouches for.
       fault = f"is damaged DICOM ({type(error).__name__}: {error})."
-      raise InputError(name, fault, _REFETCH) from error
+      raise InputError(name, fault, REFETCH) from error
     if isinstance(found, Header):
       headers.append(found)
     else:
@@ -212,11 +214,11 @@ def _is_named_as_slice(name: str) -> bool:
 def _check_foreign(head: bytes, name: str) -> None:
   """Refuses what was a slice once: to pass it over would shorten the scan."""
   if not head.strip(b"\x00"):
-    raise InputError(name, f"is {len(head)} zeros or more.", _REFETCH)
+    raise InputError(name, f"is {len(head)} zeros or more.", REFETCH)
   if name.lower().endswith(_SUFFIXES):
     known = foreign_format(head)
     fault = f"this is {known[0]}, not DICOM." if known else "is no DICOM file."
-    raise InputError(name, fault, known[1] if known else _REFETCH)
+    raise InputError(name, fault, known[1] if known else REFETCH)
 
 
 def is_directory(dataset: Any) -> bool:
@@ -241,12 +243,12 @@ def _header(dataset: Any, number: int, name: str) -> Header | str:
   meta = getattr(dataset, "file_meta", {})
   modality = str(dataset.get("Modality") or "")
   if not modality:
-    raise InputError(name, "is DICOM without Modality.", _REFETCH)
+    raise InputError(name, "is DICOM without Modality.", REFETCH)
   if modality != "CT":
     return f"{modality} objects"
   if dataset.get("Rows") is None or dataset.get("Columns") is None:
     if kind in ("", *_CT_IMAGES):
-      raise InputError(name, "is a CT image without Rows.", _REFETCH)
+      raise InputError(name, "is a CT image without Rows.", REFETCH)
     return "CT objects that are no images"
   if int(dataset.get("SamplesPerPixel", 1)) != 1:
     return "colour pictures"
@@ -259,9 +261,9 @@ def _header(dataset: Any, number: int, name: str) -> Header | str:
   stored, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
   highest = int(dataset.get("HighBit", stored - 1))
   if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
-    raise InputError(name, f"{stored} bits in {allocated} stored.", _REFETCH)
+    raise InputError(name, f"{stored} bits in {allocated} stored.", REFETCH)
   if highest != stored - 1:
-    raise InputError(name, f"high bit {highest} of {stored} bits.", _REFETCH)
+    raise InputError(name, f"high bit {highest} of {stored} bits.", REFETCH)
   signed = bool(int(dataset.get("PixelRepresentation", 0)))
   return Header(
     number=number,
@@ -302,7 +304,7 @@ def _frames(dataset: Any, name: str) -> list[Frame] | str:
     return "images without position" if frame is None else [frame]
   if len(groups) != count:
     fault = f"describes {len(groups)} of its {count} frames."
-    raise InputError(name, fault, _REFETCH)
+    raise InputError(name, fault, REFETCH)
   shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
   frames: list[Frame] = []
   missing: list[int] = []
@@ -328,7 +330,7 @@ def _frames(dataset: Any, name: str) -> list[Frame] | str:
       missing.append(index)
   if frames and missing:
     fault = f"frame {missing[0]} has no position, others have."
-    raise InputError(name, fault, _REFETCH)
+    raise InputError(name, fault, REFETCH)
   return frames or left_out
 
 
@@ -353,7 +355,7 @@ def _frame(index: int, name: str, find: Any) -> Frame | None:
   rescale = [1.0, 0.0] if unscaled else [float(slope), float(intercept)]
   if not all(map(math.isfinite, rescale)) or rescale[0] == 0:
     fault = f"rescale slope {slope}, intercept {intercept}."
-    raise InputError(name, fault, _REFETCH)
+    raise InputError(name, fault, REFETCH)
   return Frame(
     index=index,
     position=_numbers(position, 3, "ImagePositionPatient", name),
@@ -368,7 +370,7 @@ def _numbers(values: Any, count: int, key: str, name: str) -> tuple[float, ...]:
   """Exactly `count` finite numbers."""
   numbers = tuple(float(value) for value in values)
   if len(numbers) != count or not all(map(math.isfinite, numbers)):
-    raise InputError(name, f"{key} is {list(values)!r:.80}.", _REFETCH)
+    raise InputError(name, f"{key} is {list(values)!r:.80}.", REFETCH)
   return numbers
 
 

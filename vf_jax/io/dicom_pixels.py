@@ -15,11 +15,10 @@ import numpy as np
 from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.io.dicom_files import Files
-from vf_jax.io.dicom_headers import Frame, Header, import_pydicom
+from vf_jax.io.dicom_headers import REFETCH, Frame, Header, import_pydicom
 
 # Padding whose HU lie between may be tissue that an exporter mislabelled.
 _TISSUE_HU = (-900, 3000)
-_REFETCH = "the file is incomplete or damaged; copy or export it again."
 _JPEG_2000 = {f"1.2.840.10008.1.2.4.{end}" for end in (90, 91, 201, 202, 203)}
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _IMPLICIT = "1.2.840.10008.1.2"
@@ -121,10 +120,10 @@ def decode(
         except Exception as error:  # A decoder met bytes nobody vouches for.
           said = " ".join(str(error).split())[:200] or type(error).__name__
           fault = f"its pixels cannot be decoded ({said})."
-          raise InputError(header.name, fault, _REFETCH) from error
+          raise InputError(header.name, fault, REFETCH) from error
         if frame.shape != expected:
           fault = f"its frame {index} is {frame.shape}, not {expected}."
-          raise InputError(header.name, fault, _REFETCH)
+          raise InputError(header.name, fault, REFETCH)
         yield frame
 
 
@@ -150,9 +149,9 @@ def _check_complete(file: io.BufferedIOBase, header: Header) -> None:
       complete = _ends(file, size)
   except Exception as error:  # A parser met bytes that nobody vouches for.
     fault = f"its pixels cannot be found ({error})."
-    raise InputError(header.name, fault, _REFETCH) from error
+    raise InputError(header.name, fault, REFETCH) from error
   if not complete:
-    raise InputError(header.name, "ends inside its pixels.", _REFETCH)
+    raise InputError(header.name, "ends inside its pixels.", REFETCH)
   file.seek(0)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 import vf_jax
-from vf_jax.errors import InputError
+from vf_jax.errors import InputError, install_fix
 from vf_jax.io.atomic import atomic_write
 from vf_jax.io.dicom import source_slices
 from vf_jax.io.dicom_headers import import_pydicom
@@ -153,7 +153,7 @@ def _import_highdicom(name: str) -> Any:
     raise InputError(
       name,
       "DICOM SEG needs highdicom, which is not installed.",
-      "pip install 'vf-jax[dicom]', or leave --dicom-seg out.",
+      f"{install_fix('dicom')}, or leave --dicom-seg out.",
     ) from error
   return highdicom
 

@@ -94,7 +94,8 @@ def read_lml(
       )
     )
     raise InputError(path, f"read in frame {frame!r}, {fault}.", hint)
-  for key, depth in zip(levels, _outside_mm(world, grid), strict=True):
+  outside = grid.outside_mm(grid.to_voxel(world))
+  for key, depth in zip(levels, outside.tolist(), strict=True):
     if depth > 0:
       notes.append(f"{key.name} lies {depth:.1f} mm outside the image; kept.")
   for note in notes:
@@ -203,21 +204,11 @@ def _to_world(
   return points * _SIGNS[frame]
 
 
-def _outside_mm(
-  world: Float64[np.ndarray, "points 3"], grid: Grid
-) -> list[float]:
-  """How far each point lies outside the image."""
-  voxels = grid.to_voxel(world)
-  beyond = np.maximum(-0.5 - voxels, voxels - (np.array(grid.shape) - 0.5))
-  depth = np.linalg.norm(np.maximum(beyond, 0) * grid.spacing, axis=1)
-  return depth.tolist()
-
-
 def _implausible(
   levels: list[Level], world: Float64[np.ndarray, "points 3"], grid: Grid
 ) -> str:
   """Why points are no spine in this image; empty if they may be one."""
-  depth = max(_outside_mm(world, grid))
+  depth = grid.outside_mm(grid.to_voxel(world)).max()
   if depth > _OUTSIDE_MM:
     return f"points lie up to {depth:.0f} mm outside the image"
   if len(levels) < 2:

@@ -27,15 +27,12 @@ from vf_jax.io.metaimage_header import (
   parse_header,
 )
 from vf_jax.io.nifti import MAX_BYTES, one_volume
-from vf_jax.io.stream import open_bytes
+from vf_jax.io.stream import DEFLATE_LIMIT, REFETCH, open_bytes
 from vf_jax.io.values import settle, settle_labels
 from vf_jax.scratch import empty, release, slabs
 from vf_jax.volume import Source, Volume
 
 _CHUNK = 1 << 20
-# No deflate stream can expand further than this (zlib's technical notes).
-_DEFLATE_LIMIT = 1032
-_REFETCH = "the file is incomplete or damaged; copy or download it again."
 
 
 def read(
@@ -208,10 +205,10 @@ def _voxels(
   if header.skip == -1:
     offset = max(size - total, offset)
   held = size - offset
-  limit = held * _DEFLATE_LIMIT if header.compressed else held
+  limit = held * DEFLATE_LIMIT if header.compressed else held
   cut = header.compressed and (header.compressed_bytes or 0) > held
   if total > limit or cut:
-    raise InputError(name, f"{declared}; its data hold {held:,}.", _REFETCH)
+    raise InputError(name, f"{declared}; its data hold {held:,}.", REFETCH)
   if total > max_bytes:
     raise InputError(
       name,
@@ -244,12 +241,12 @@ def _inflated(file: BinaryIO, name: str) -> Iterator[bytes]:
     while not inflate.eof:
       data = data or file.read(_CHUNK)
       if not data:
-        raise InputError(name, "its compressed data are cut short.", _REFETCH)
+        raise InputError(name, "its compressed data are cut short.", REFETCH)
       yield inflate.decompress(data, _CHUNK)
       data = inflate.unconsumed_tail
   except zlib.error as error:
     fault = f"its compressed data are damaged ({error})."
-    raise InputError(name, fault, _REFETCH) from error
+    raise InputError(name, fault, REFETCH) from error
 
 
 def _copy(
@@ -272,7 +269,7 @@ def _copy(
       break
   if done != total:
     fault = f"holds {done:,} bytes or more of voxels; {total:,} are declared."
-    raise InputError(name, fault, _REFETCH)
+    raise InputError(name, fault, REFETCH)
 
 
 def write(path: str | os.PathLike[str], volume: Volume) -> None:

@@ -11,10 +11,13 @@ from typing import BinaryIO
 from vf_jax.errors import InputError
 
 _CHUNK = 1 << 18
-# No deflate stream can expand further than this (zlib's technical notes).
-_DEFLATE_LIMIT = 1032
 _MAX_PADDING = 1 << 20
-_REFETCH = "the file is incomplete or damaged; copy or download it again."
+
+DEFLATE_LIMIT = 1032
+"""No deflate stream can expand further than this (zlib's technical notes)."""
+
+REFETCH = "the file is incomplete or damaged; copy or download it again."
+"""What mends a broken file."""
 
 
 class ByteStream:
@@ -42,7 +45,7 @@ class ByteStream:
   @property
   def limit(self) -> int:
     """Most bytes that the content can have, known before reading it."""
-    return self.size * _DEFLATE_LIMIT if self.gzipped else self.size
+    return self.size * DEFLATE_LIMIT if self.gzipped else self.size
 
   def peek(self, count: int) -> bytes:
     """Gives the first bytes without consuming them.
@@ -79,7 +82,7 @@ class ByteStream:
         raise InputError(
           self.name,
           f"ends {len(view) - done:,} bytes too early for its header.",
-          _REFETCH,
+          REFETCH,
         )
       view[done : done + len(piece)] = piece
       done += len(piece)
@@ -129,7 +132,7 @@ class ByteStream:
       return self._inflated(count) if self.gzipped else self._file.read(count)
     except zlib.error as error:
       raise InputError(
-        self.name, f"damaged gzip stream ({error}).", _REFETCH
+        self.name, f"damaged gzip stream ({error}).", REFETCH
       ) from error
     except OSError as error:
       raise InputError(
@@ -143,7 +146,7 @@ class ByteStream:
         return b""
       data = self._input or self._file.read(_CHUNK)
       if not data:
-        raise InputError(self.name, "the gzip stream is cut short.", _REFETCH)
+        raise InputError(self.name, "the gzip stream is cut short.", REFETCH)
       piece = self._inflate.decompress(data, count)
       self._input = self._inflate.unconsumed_tail
       if piece:
@@ -161,7 +164,7 @@ class ByteStream:
       rest += self._file.read(_CHUNK)
     if not rest.startswith(b"\x1f\x8b"):
       raise InputError(
-        self.name, "something that is not gzip follows its end.", _REFETCH
+        self.name, "something that is not gzip follows its end.", REFETCH
       )
     self._inflate = zlib.decompressobj(31)
     self._input = rest
@@ -188,7 +191,7 @@ def open_bytes(path: str | os.PathLike[str]) -> BinaryIO:
     if not stat.S_ISREG(status.st_mode):
       raise InputError(name, "is a device or a pipe.", "name a regular file.")
     if status.st_size == 0:
-      raise InputError(name, "is empty (0 bytes).", _REFETCH)
+      raise InputError(name, "is empty (0 bytes).", REFETCH)
     return open(name, "rb")
   except FileNotFoundError as error:
     if os.path.islink(name):

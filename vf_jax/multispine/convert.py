@@ -9,16 +9,17 @@ import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 from scipy import ndimage
 
-from vf_jax.hounsfield import AIR_HU
-from vf_jax.labels import BY_NAME, IGNORE, SACRUM
+from vf_jax.hounsfield import AIR_HU, MAX_HU
+from vf_jax.labels import BY_CODE, IGNORE, SACRUM
 from vf_jax.multispine import bodies, surroundings, tissues
-from vf_jax.multispine.harmonise import cut_levels, ignore_unannotated_ends
+from vf_jax.multispine.checks.mask_findings import cut_codes
+from vf_jax.multispine.harmonise import ignore_unannotated_ends
 from vf_jax.multispine.identity import voxel_digest
 from vf_jax.multispine.load import Loaded
 from vf_jax.multispine.record import DEPTH_STEP_MM, PreparedCase, Record
-from vf_jax.volume import Grid, network_grid, resample, to_network
+from vf_jax.multispine.shapes import measure_shapes
+from vf_jax.volume import Grid, bounds, network_grid, resample, to_network
 
-_MAX_HU = 3071
 Centres = dict[int, tuple[float, float, float]]
 
 
@@ -51,7 +52,7 @@ def convert(
 
   image = None
   if loaded.image is not None:
-    hu = np.clip(loaded.image.voxels, AIR_HU, _MAX_HU).astype(np.int16)
+    hu = np.clip(loaded.image.voxels, AIR_HU, MAX_HU).astype(np.int16)
     image = carry(hu, 1, AIR_HU)
   labels = np.full(grid.shape[::-1], IGNORE, np.uint8)
   if codes is not None:
@@ -108,7 +109,10 @@ def convert(
 def _cut(loaded: Loaded) -> tuple[int, ...]:
   if loaded.labels is None:
     return ()
-  return tuple(BY_NAME[name].code for name in cut_levels(loaded.labels))
+  # NOTE: of the scan's own grid: on a resampled one the borders of an oblique
+  # scan are no longer those of the array.
+  cut = cut_codes(measure_shapes(loaded.labels).levels)
+  return tuple(sorted(cut, key=lambda code: BY_CODE[code].order))
 
 
 def _rows(grid: Grid) -> tuple[tuple[float, ...], ...]:
@@ -127,13 +131,11 @@ def _around(
   mask: Bool[np.ndarray, "x y z"], native: Grid, grid: Grid, margin_mm: float
 ) -> Grid:
   """The part of `grid` within a margin of the mask; all of it without one."""
-  if not mask.any():
+  box = bounds(mask)
+  if box is None:
     return grid
-  where = [
-    np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {a}))) for a in range(3)
-  ]
   corners = np.array(
-    np.meshgrid(*((w[0], w[-1]) for w in where), indexing="ij")
+    np.meshgrid(*((s.start, s.stop - 1) for s in box), indexing="ij")
   ).reshape(3, -1)
   inside = grid.to_voxel(native.to_world(corners.T.astype(float)))
   margin = margin_mm / np.array(grid.spacing)

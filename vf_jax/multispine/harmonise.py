@@ -17,15 +17,12 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
 from vf_jax.labels import BY_CODE, BY_NAME, IGNORE, SACRUM, Level
-from vf_jax.multispine.checks.findings import names_of
 from vf_jax.multispine.neighbours import (
   next_above,
   next_below,
   skipped,
   usual_distance,
 )
-from vf_jax.multispine.shapes import measure_shapes
-from vf_jax.volume import Volume
 
 Triple = tuple[float, float, float]
 Contains = Callable[[np.ndarray], np.ndarray]
@@ -90,27 +87,6 @@ class _Axis:
   gap_mm: float
   reach_mm: float
   width: float  # of the tube over that of an average adult
-
-
-def cut_levels(
-  labels: Volume, inside: Bool[np.ndarray, "x y z"] | None = None
-) -> tuple[str, ...]:
-  """Names the labelled vertebrae that the field of view cuts.
-
-  Args:
-    labels: VerSe codes on the grid of the scan itself: on a resampled grid
-      the borders of an oblique scan are no longer those of the array.
-    inside: False where the array holds no scan, if it is resampled after all.
-
-  Returns:
-    Names from head to foot: levels that touch a border towards head or feet,
-    or another one with 1.5 cm^2 and more. Without the sacrum.
-  """
-  shapes = measure_shapes(labels, inside).levels
-  return names_of(
-    code for code, shape in shapes.items()
-    if shape.cut and code != SACRUM.code
-  )  # fmt: skip
 
 
 def ignore_unannotated_ends(

@@ -20,13 +20,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Num
 
-from vf_jax.hounsfield import AIR_HU
+from vf_jax.hounsfield import AIR_HU, MAX_HU
 from vf_jax.volume import Volume
 
 PHANTOM = "vf_jax phantom"
 """How the origin of a phantom begins."""
 
-_HIGHEST_HU = 3071
 _BLOCK = 1 << 22
 # Exactly three digits: `dataset-verse19training` is the name of a release.
 _VERSE = re.compile(r"(?<![a-z])((?:verse|gl)\d{3})(?!\d)")
@@ -123,7 +122,7 @@ def voxel_digest(volume: Volume) -> str:
   voxels = volume.voxels
   axes = np.argsort([-abs(stride) for stride in voxels.strides], kind="stable")
   walk = voxels.transpose(axes)
-  counts = np.zeros(_HIGHEST_HU - AIR_HU + 1, np.int64)
+  counts = np.zeros(MAX_HU - AIR_HU + 1, np.int64)
   outer = np.zeros(walk.shape[0], np.int64)
   flat = np.zeros(walk.shape[1:], np.int64)
   rows = max(1, _BLOCK // max(1, flat.size))
@@ -151,9 +150,9 @@ def _above_air(
   """Whole HU above -1024, 0..4095."""
   if block.dtype.kind == "f":
     whole = np.rint(np.nan_to_num(block, nan=AIR_HU))
-    return (np.clip(whole, AIR_HU, _HIGHEST_HU) - AIR_HU).astype(np.int16)
+    return (np.clip(whole, AIR_HU, MAX_HU) - AIR_HU).astype(np.int16)
   low, high = np.iinfo(block.dtype).min, np.iinfo(block.dtype).max
-  clipped = np.clip(block, max(AIR_HU, low), min(_HIGHEST_HU, high))
+  clipped = np.clip(block, max(AIR_HU, low), min(MAX_HU, high))
   return clipped.astype(np.int16) - np.int16(AIR_HU)
 
 

@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 from vf_jax.errors import InputError, VfError, warn_input
 from vf_jax.io.atomic import write_text
+from vf_jax.jobs import WorkerDiedError, run_jobs, show_progress
+from vf_jax.model_config import check_spacing
 from vf_jax.multispine.case import Case, MaskFile, MaskFiles
 from vf_jax.multispine.checks.check import Finding, check, format_findings
 from vf_jax.multispine.convert import convert
-from vf_jax.multispine.engine import WorkerDiedError, run_jobs, show_progress
 from vf_jax.multispine.load import Loaded, file_digests, file_names, load
 from vf_jax.multispine.record import SCHEMA
 from vf_jax.multispine.sources import find_cases, recognise
@@ -129,8 +130,8 @@ def prepare(
     archives: see `find_all`.
     store: output folder; None checks and writes nothing.
     spacing_mm: voxel edge of the store, the network's, mm.
-    workers: see `engine.run_jobs`.
-    scheduler: see `engine.run_jobs`.
+    workers: see `jobs.run_jobs`.
+    scheduler: see `jobs.run_jobs`.
     prune: remove what the store holds of other archives; without it such a
       store is refused.
     describe: makes something of each loaded case where it was loaded, e.g. an
@@ -144,12 +145,10 @@ def prepare(
   Raises:
     InputError: for archives that are not recognised, a store that cannot be
       written or holds cases of other archives, or if every case was refused.
-    ConfigError: if the scheduler cannot be used.
+    ConfigError: for a kind or a spacing that does not exist, or if the
+      scheduler cannot be used.
   """
-  if not 0.3 <= spacing_mm <= 10:
-    raise InputError(
-      "--spacing", f"{spacing_mm} mm is outside 0.3-10 mm.", "use 1.0 or 2.0."
-    )
+  check_spacing("--spacing", spacing_mm)
   cases = find_all(archives)
   if store is None:
     outcomes = _run(
@@ -195,7 +194,7 @@ def _run(cases, store, spacing_mm, workers, scheduler, describe, report):
       result = _failed(name, result)
     outcomes[name] = result
     report(result)
-    show_progress(len(outcomes), list(jobs), began)
+    show_progress(len(outcomes), len(jobs), began)
   return [outcomes[name] for name in jobs]
 
 

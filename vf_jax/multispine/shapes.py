@@ -89,15 +89,11 @@ class Shapes:
   contacts: Mapping[tuple[int, int], float]
 
 
-def measure_shapes(
-  labels: Volume, inside: Bool[np.ndarray, "x y z"] | None = None
-) -> Shapes:
+def measure_shapes(labels: Volume) -> Shapes:
   """Measures every level of a mask.
 
   Args:
     labels: VerSe codes; codes from 29 on (255, unknown) are passed over.
-    inside: False where the array holds no scan, as in the corners around an
-      oblique one; a vertebra that ends there is cut too.
 
   Returns:
     The shapes and the areas in which they touch.
@@ -115,10 +111,7 @@ def measure_shapes(
       there = points.copy()
       there[:, axis] += step
       valid = (there[:, axis] >= 0) & (there[:, axis] < grid.shape[axis])
-      out = ~valid
-      if inside is not None:
-        out[valid] = ~inside[tuple(there[valid].T)]
-      counts = np.bincount(codes[out], minlength=CODES)
+      counts = np.bincount(codes[~valid], minlength=CODES)
       border[0 if ends[axis] else 1] += counts * areas[axis]
       if step == 1:
         other = voxels[tuple(there[valid].T)].astype(np.int64)

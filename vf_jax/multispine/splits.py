@@ -12,12 +12,14 @@ share by chance; the file says the counts.
 from __future__ import annotations
 
 import hashlib
+import os
+import pathlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from vf_jax.errors import InputError
+from vf_jax.errors import ConfigError, InputError
 from vf_jax.multispine.identity import CaseLike, case_digests, group_cases
 from vf_jax.multispine.split_file import (
   PARTS,
@@ -26,6 +28,7 @@ from vf_jax.multispine.split_file import (
   read_split,
   write_split,
 )
+from vf_jax.multispine.store import Store
 
 __all__ = [
   "Leak",
@@ -35,6 +38,7 @@ __all__ = [
   "leave_one_domain_out",
   "make_split",
   "read_split",
+  "split_store",
   "write_split",
 ]
 
@@ -49,6 +53,45 @@ _OFFICIAL: Mapping[str, str] = MappingProxyType(
   }
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def split_store(
+  store: str | os.PathLike[str],
+  out: str | os.PathLike[str],
+  seed: int = 0,
+  fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+  *,
+  leave_out: str | None = None,
+  fold: tuple[int, int] | None = None,
+) -> Split:
+  """Splits a store in one of three ways and writes the file.
+
+  Args:
+    store: prepared cases.
+    out: the file; a split by fractions has its name.
+    seed: another seed gives other parts.
+    fractions: of training, validation and test, see `make_split`.
+    leave_out: a domain, see `leave_one_domain_out`; goes before `fractions`.
+    fold: (I, N), see `cross_validation_fold`; goes before `fractions`.
+
+  Returns:
+    The split.
+
+  Raises:
+    InputError: for an unreadable store, no cases, or a file that cannot be
+      written.
+    ConfigError: fractions, a domain or a fold that make no split.
+  """
+  records = Store(store).records
+  if leave_out:
+    split = leave_one_domain_out(records, leave_out, seed)
+  elif fold:
+    split = cross_validation_fold(records, fold, seed)
+  else:
+    name = pathlib.Path(out).stem
+    split = make_split(records, name, seed, dict(zip(PARTS, fractions)))
+  write_split(out, split)
+  return split
 
 
 def make_split(
@@ -75,7 +118,8 @@ def make_split(
     are in the strictest of them (test, then validation), see `leaks`.
 
   Raises:
-    InputError: no cases, two of one name, or unusable fractions.
+    InputError: no cases, or two of one name.
+    ConfigError: unusable fractions, or a name that is none.
   """
   records = _checked(name, records)
   shares = _shares(name, fractions)
@@ -132,16 +176,16 @@ def leave_one_domain_out(
     the test are 'excluded'.
 
   Raises:
-    InputError: there is no such domain, or no other one.
+    InputError: no cases, or two of one name.
+    ConfigError: there is no such domain, or no other one.
   """
   name = "lodo-" + re.sub(r"[^A-Za-z0-9._-]+", "-", domain)
   records = _checked(name, records)
   domains = sorted({record.domain for record in records})
   if domain not in domains or len(domains) < 2:
-    raise InputError(
-      name,
-      f"domain {domain!r} cannot be left out of {domains}.",
-      "name one of at least two domains of the store.",
+    raise ConfigError(
+      f"domain {domain!r} cannot be left out of {domains}. Fix: name one of at "
+      "least two domains of the store."
     )
   shares = _shares(name, {"train": 1 - validation, "validation": validation})
   official = _official_parts(records) if honour_official else {}
@@ -208,7 +252,8 @@ def cross_validation_fold(
     The split 'fold-<I>-of-<N>'; it has no validation part.
 
   Raises:
-    InputError: no cases, two of one name, or no such fold.
+    InputError: no cases, or two of one name.
+    ConfigError: no such fold.
   """
   place, count = fold
   name = f"fold-{place}-of-{count}"
@@ -231,10 +276,9 @@ def cross_validation_fold(
       dealt[domain].append((_draw(seed, members), group.cases))
   patients = sum(map(len, dealt.values()))
   if not 1 <= place <= count or not 2 <= count <= patients:
-    raise InputError(
-      name,
-      f"is no fold of {patients} patients.",
-      "use 1 <= I <= N and no more folds than patients.",
+    raise ConfigError(
+      f"{name} is no fold of {patients} patients. Fix: use 1 <= I <= N and no "
+      "more folds than patients."
     )
   turn = 0
   for _, here in sorted(dealt.items()):
@@ -278,7 +322,9 @@ def find_leaks(split: Split, records: Iterable[CaseLike]) -> tuple[Leak, ...]:
 def _checked(name: str, records: Iterable[CaseLike]) -> list[CaseLike]:
   found = sorted(records, key=lambda record: record.case)
   if not _NAME.fullmatch(name):
-    raise InputError(name, "is no name for a split.", "use letters and digits.")
+    raise ConfigError(
+      f"{name!r} is no name for a split. Fix: use letters and digits."
+    )
   if not found:
     raise InputError(name, "there is no case to split.")
   counts = Counter(record.case for record in found)
@@ -295,10 +341,9 @@ def _shares(name: str, fractions: Mapping[str, float]) -> dict[str, float]:
     or not all(0 <= v <= 1 for v in values.values())
     or abs(sum(values.values()) - 1) > 1e-6
   ):
-    raise InputError(
-      name,
-      f"fractions {dict(fractions)} do not share out all cases.",
-      "give train, validation and test, adding up to 1.",
+    raise ConfigError(
+      f"fractions {dict(fractions)} do not share out all cases. Fix: give "
+      "train, validation and test, adding up to 1."
     )
   return values
 

@@ -8,6 +8,7 @@ run did not do says so, and why, beside what an earlier run made of it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -20,7 +21,8 @@ from urllib.parse import quote
 from vf_jax.infer.summary import FAILURES, until_settled
 from vf_jax.io.atomic import write_text
 from vf_jax.io.results import DAMAGED, RUN
-from vf_jax.report.script import SCRIPT, script_policy
+from vf_jax.report.frame import head
+from vf_jax.report.script import SCRIPT
 from vf_jax.report.style import INDEX_STYLE, STYLE
 from vf_jax.report.tables import level_key, percent
 
@@ -28,6 +30,29 @@ _NONE = "\N{EN DASH}"
 _MARK = '<meta name="generator" content="vf-jax index">'
 # What the run.json of a case says, of whatever version, and of training not.
 _WORDS = {"request", "state", "warnings"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+  """What the row of a case needs.
+
+  Attributes:
+    name: of the case.
+    warnings: to be shown.
+    made: whether a run has done it.
+    vertebrae: entries of its `_vertebrae.json`.
+    lesions: how many.
+    picture: whether its overview is there.
+    report: whether its page is there.
+  """
+
+  name: str
+  warnings: Sequence[Any]
+  made: bool = False
+  vertebrae: Sequence[Mapping[str, Any]] = ()
+  lesions: int = 0
+  picture: bool = False
+  report: bool = False
 
 
 def write_index(folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -73,7 +98,7 @@ def _page(root: pathlib.Path) -> str:
     _read_case(root / name, faults.get(name, ""))
     for name in sorted(names | set(faults))
   ]
-  return _render(sorted(cases, key=lambda c: -len(c["warnings"])))
+  return _render(sorted(cases, key=lambda c: -len(c.warnings)))
 
 
 def _is_foreign(folder: pathlib.Path) -> bool:
@@ -88,8 +113,8 @@ def _is_foreign(folder: pathlib.Path) -> bool:
     return False
 
 
-def _read_case(folder: pathlib.Path, fault: str) -> dict[str, Any]:
-  """What the row of a case needs; a damaged file is a warning in its row."""
+def _read_case(folder: pathlib.Path, fault: str) -> _Case:
+  """Reads a case; a damaged file is a warning in its row."""
   name = folder.name
   warnings: list[str] = []
 
@@ -105,15 +130,7 @@ def _read_case(folder: pathlib.Path, fault: str) -> dict[str, Any]:
 
   # Unlike the method, it takes a name that no disk can hold.
   if fault and (not os.path.isfile(folder / RUN) or _is_foreign(folder)):
-    return {
-      "name": name,
-      "made": False,
-      "warnings": [fault],
-      "vertebrae": [],
-      "lesions": 0,
-      "picture": False,
-      "report": False,
-    }
+    return _Case(name, [fault])
   if fault:
     warnings.append(f"{fault} What is shown is older.")
   noted = read(RUN, "warnings")
@@ -125,15 +142,15 @@ def _read_case(folder: pathlib.Path, fault: str) -> dict[str, Any]:
       f"{len(vertebrae)} vertebrae cannot be read."
     )
   lesions = read(f"{name}_lesions.json", "lesions")
-  return {
-    "name": name,
-    "made": True,
-    "warnings": [*noted, *warnings],
-    "vertebrae": sound,
-    "lesions": len(lesions),
-    "picture": (folder / f"{name}_overview.png").is_file(),
-    "report": (folder / f"{name}_report.html").is_file(),
-  }
+  return _Case(
+    name,
+    [*noted, *warnings],
+    made=True,
+    vertebrae=sound,
+    lesions=len(lesions),
+    picture=(folder / f"{name}_overview.png").is_file(),
+    report=(folder / f"{name}_report.html").is_file(),
+  )
 
 
 def _last_faults(folder: pathlib.Path) -> dict[str, str]:
@@ -157,23 +174,13 @@ def _is_sound(vertebra: Any) -> bool:
   )
 
 
-def _render(cases: Sequence[Mapping[str, Any]]) -> str:
+def _render(cases: Sequence[_Case]) -> str:
   rows = "\n".join(_row(case) for case in cases)
   count = len(cases)
-  checked = sum(bool(case["warnings"]) for case in cases)
-  return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-{_MARK}
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-img-src 'self' file:; style-src 'unsafe-inline'; script-src {script_policy()}">
-<title>{count} cases {_NONE} spine reports</title>
-<style>{STYLE}{INDEX_STYLE}</style>
-</head>
-<body class="index">
+  checked = sum(bool(case.warnings) for case in cases)
+  title, style = f"{count} cases {_NONE} spine reports", STYLE + INDEX_STYLE
+  start = head(title, style, SCRIPT, images="'self' file:", meta=_MARK)
+  return f"""{start}<body class="index">
 <header>
 <h1>{count} {"case" if count == 1 else "cases"}</h1>
 <p>{checked} with warnings. <strong class="not">Not for clinical use.</strong>\
@@ -196,22 +203,22 @@ heights of a body that is whole, with its level.</p>
 """
 
 
-def _row(case: Mapping[str, Any]) -> str:
-  name = case["name"]
+def _row(case: _Case) -> str:
+  name = case.name
   # By its bytes on the disk; a name that no disk can hold has nothing there.
-  folder = quote(os.fsencode(name)) if case["made"] else ""
+  folder = quote(os.fsencode(name)) if case.made else ""
   base = f"{folder}/{folder}"
   title = escape(name)
-  if case["picture"]:
+  if case.picture:
     picture = (
       f'<img src="{base}_overview.png" loading="lazy" alt="Spine of {title}">'
     )
     title = f"{picture}<span>{title}</span>"
-  if case["report"]:
+  if case.report:
     title = f'<a href="{base}_report.html">{title}</a>'
-  notes = "".join(f"<li>{escape(str(text))}</li>" for text in case["warnings"])
+  notes = "".join(f"<li>{escape(str(text))}</li>" for text in case.warnings)
   notes = f"<ul>{notes}</ul>" if notes else ""
-  vertebrae = case["vertebrae"]
+  vertebrae = case.vertebrae
   levels = [str(v.get("level")) for v in vertebrae]
   first = level_key(levels[0] if levels else None)
   ends = list(dict.fromkeys((levels[0], levels[-1]))) if levels else ["none"]
@@ -225,14 +232,14 @@ def _row(case: Mapping[str, Any]) -> str:
     default=(math.nan, ""),
   )
   cut: int | str = sum(v.get("complete") is False for v in vertebrae)
-  lesions = case["lesions"]
+  lesions: int | str = case.lesions
   found = f"<b>{escape(_NONE.join(ends))}</b> ({len(levels)})"
-  if not case["made"]:
+  if not case.made:
     cut, lesions, found = _NONE, _NONE, "<b>not done</b>"
   return (
     f'<tr><th scope="row" data-value="{escape(name)}">{title}</th>'
-    f'<td class="n" data-value="{len(case["warnings"])}">'
-    f"{len(case['warnings'])}</td>"
+    f'<td class="n" data-value="{len(case.warnings)}">'
+    f"{len(case.warnings)}</td>"
     f'<td class="levels" data-value="{first}">'
     f"{found}{notes}</td>"
     + _pair(sure, percent)

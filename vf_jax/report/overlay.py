@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from scipy import ndimage, optimize
 
 from vf_jax.infer.result import CaseResult, Lesion, Vertebra
+from vf_jax.labels import CODES
 from vf_jax.report.png import encode_png
 from vf_jax.report.views import View, spine_views
 from vf_jax.volume import Volume
@@ -30,7 +31,6 @@ _HUES = (
 # C1..L5 take turns by VerSe code; the sacrum follows L5 as L1 follows T12. The
 # rare levels between them (T13, L6) take a hue unlike both neighbours.
 _TURN = {25: 5, 26: 24, 27: 25, 28: 2}
-_CODES = 29
 _FILL, _EDGE = 58, 235
 _EDGE_MM = 0.8
 _NAME_GAP_MM = 4.0
@@ -103,11 +103,11 @@ def paint_levels(
   Returns:
     Palette entries and the RGBA palette, as `encode_png` takes them.
   """
-  palette = np.zeros((2, _CODES, 4), np.uint8)
-  for code in range(1, _CODES):
+  palette = np.zeros((2, CODES, 4), np.uint8)
+  for code in range(1, CODES):
     palette[:, code, :3] = level_colour(code)
   palette[0, 1:, 3], palette[1, 1:, 3] = _FILL, _EDGE
-  codes = np.where(view.codes < _CODES, view.codes, np.uint8(0))
+  codes = np.where(view.codes < CODES, view.codes, np.uint8(0))
   disc = ndimage.iterate_structure(
     ndimage.generate_binary_structure(2, 1),
     max(1, round(_EDGE_MM / view.step_mm)),
@@ -115,7 +115,7 @@ def paint_levels(
   most = ndimage.maximum_filter(codes, footprint=disc)
   least = ndimage.minimum_filter(codes, footprint=disc)
   at_border = (codes > 0) & (most != least)
-  return codes + np.uint8(_CODES) * at_border, palette.reshape(-1, 4)
+  return codes + np.uint8(CODES) * at_border, palette.reshape(-1, 4)
 
 
 def blend(view: View) -> UInt8[np.ndarray, "rows columns 3"]:

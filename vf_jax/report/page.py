@@ -18,6 +18,7 @@ from typing import Any
 
 from vf_jax.infer.result import CaseResult
 from vf_jax.io.atomic import write_bytes, write_text
+from vf_jax.report.frame import head
 from vf_jax.report.overlay import (
   level_colour,
   paint_levels,
@@ -27,7 +28,7 @@ from vf_jax.report.overlay import (
   text_height,
 )
 from vf_jax.report.png import encode_png
-from vf_jax.report.script import SCRIPT, script_policy
+from vf_jax.report.script import SCRIPT
 from vf_jax.report.style import STYLE
 from vf_jax.report.tables import (
   confidence_strip,
@@ -83,25 +84,14 @@ def render_page(volume: Volume, result: CaseResult) -> str:
     InputError: the mask is not on the grid of the CT.
   """
   views = spine_views(volume, result)
-  case = escape(result.case)
   size = text_height(views)
   figures = "\n".join(_figure(view, result, size) for view in views)
   width, height = (sum(v.size_mm[0] for v in views) / 2, views[0].size_mm[1])
   shape = "slender" if height > _SLENDER * width else "broad"
-  return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-img-src data:; style-src 'unsafe-inline'; script-src {script_policy()}">
-<title>{case} {_NONE} spine report</title>
-<style>{STYLE}</style>
-</head>
-<body>
+  title = f"{result.case} {_NONE} spine report"
+  return f"""{head(title, STYLE, SCRIPT)}<body>
 <header>
-<h1>{case}</h1>
+<h1>{escape(result.case)}</h1>
 <p>{_summary(result)} <strong class="not">Not for clinical use.</strong></p>
 </header>
 {_warnings(result.warnings)}{confidence_strip(result.vertebrae)}<main>

@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import collections
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -30,6 +29,7 @@ from vf_jax.multispine.checks.findings import SEVERITIES, in_words
 from vf_jax.multispine.checks.mask_findings import cut_codes
 from vf_jax.multispine.load import Loaded
 from vf_jax.multispine.shapes import Shape, measure_shapes
+from vf_jax.report.frame import head
 from vf_jax.report.overlay import level_colour, paint_levels
 from vf_jax.report.png import encode_png
 from vf_jax.report.quality_style import QUALITY_STYLE, SCRIPT
@@ -282,25 +282,14 @@ def _frame(picture, view, lesion, mark) -> None:
 
 
 def _head() -> str:
-  digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
   options = "".join(
     f'<option value="{i}">{text}</option>'
     for i, text in enumerate(
       ("all cases", "errors", "errors and warnings", "any finding")
     )
   )
-  return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'">
-<title>Quality of the data</title>
-<style>{STYLE}{QUALITY_STYLE}</style>
-</head>
-<body class="quality">
+  start = head("Quality of the data", STYLE + QUALITY_STYLE, SCRIPT)
+  return f"""{start}<body class="quality">
 <form id="tools" hidden>
 <label>Find <input type="search" id="find" placeholder="case, finding, fact">\
 </label>

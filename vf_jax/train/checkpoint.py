@@ -10,7 +10,6 @@ import os
 import pathlib
 import secrets
 import shutil
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -298,7 +297,7 @@ def load(path: str | os.PathLike[str]) -> tuple[Config, Params, str]:
       path, f"its config or digest is damaged ({error}).", "export it again."
     ) from error
   abstract = _abstract_params(config)
-  with explained(path), warnings.catch_warnings():
+  with explained(path):
     params = ocp.load(folder / _WEIGHTS, abstract)
   found = _digest(params)
   if found != expected:

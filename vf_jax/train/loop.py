@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import math
 import os
 import pathlib
@@ -270,7 +271,7 @@ def _progress(step, steps, metrics, speed, rest) -> None:
   line = (
     f"step {step}/{steps}  loss {metrics['loss']:.4f}  "
     f"Dice {dice}  {speed:.2f} crops/s  "
-    f"ETA {int(rest // 3600)}:{int(rest // 60) % 60:02d}:{int(rest) % 60:02d}"
+    f"ETA {datetime.timedelta(seconds=int(rest))}"
   )
   if sys.stderr.isatty():
     print(f"\r{line:<78}", end="", file=sys.stderr, flush=True)

@@ -107,14 +107,13 @@ def read_config(name: str) -> NumberingConfig:
     What its `get_config` gives.
 
   Raises:
-    ConfigError: no such file, no `get_config` in it, or values that it should
-      not have.
+    ConfigError: no such file, no `get_config` in it, a fault in it, or values
+      that it should not have.
   """
   path, _, variant = name.partition(":")
   try:
-    found = runpy.run_path(path)["get_config"](variant)
-    values = found.to_dict()
-  except (OSError, SyntaxError, KeyError, AttributeError, ValueError) as error:
+    values = runpy.run_path(path)["get_config"](variant).to_dict()
+  except Exception as error:  # whatever the file does
     raise ConfigError(
       f"--config {name}: {error}. Fix: give a file such as "
       "configs/numbering.py."

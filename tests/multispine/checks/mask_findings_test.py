@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from drawn_spine import make_loaded, relabel, run
 
-from vf_jax.labels import BY_NAME
+from vf_jax.labels import BY_CODE, BY_NAME
 from vf_jax.multispine.checks.mask_findings import (
   check_contacts,
   check_names,
@@ -15,6 +15,7 @@ from vf_jax.multispine.checks.mask_findings import (
   cut_codes,
 )
 from vf_jax.multispine.shapes import measure_shapes
+from vf_jax.volume import Volume, reorient
 
 _CODES = run("T10", "L3")
 
@@ -35,6 +36,10 @@ def _at(loaded, point):
 
 def _kinds(found):
   return [(f.severity, f.code) for f in found]
+
+
+def _cut(labels):
+  return {BY_CODE[c].name for c in cut_codes(measure_shapes(labels).levels)}
 
 
 def test_a_sound_mask_has_no_finding(loaded):
@@ -157,3 +162,28 @@ def test_the_kind_of_points_is_checked_by_where_they_lie(loaded):
   for points, kind in ((masses, "body"), (loaded.centres, "mask")):
     found = list(check_points(loaded.labels, shapes, points, kind))
     assert ("error", "centre_kind") in _kinds(found)
+
+
+@pytest.mark.parametrize("axes", ["RAS", "PIR", "LPI"])
+def test_levels_at_the_ends_are_cut(axes):
+  loaded = make_loaded(
+    run("T10", "L2"), axes, image=False, above_mm=0, below_mm=2
+  )
+  assert _cut(loaded.labels) == {"T10", "L2"}
+  whole = make_loaded(run("T10", "L2"), axes, image=False)
+  assert _cut(whole.labels) == set()
+
+
+def test_cut_levels_of_an_oblique_scan_are_those_of_its_own_grid():
+  loaded = make_loaded(run("T10", "L2"), image=False, above_mm=0)
+  turn = np.eye(4)
+  turn[1:3, 1:3] = [[0.9, -0.43589], [0.43589, 0.9]]
+  oblique = Volume(loaded.labels.voxels, turn @ loaded.labels.affine)
+  assert _cut(oblique) == {"T10"}
+  assert _cut(reorient(oblique, "SPL")) == {"T10"}
+
+
+def test_a_cut_sacrum_is_not_named():
+  loaded = make_loaded(run("L3", "L5"), image=False)
+  loaded.labels.voxels[:, :, :3] = 26
+  assert "sacrum" not in _cut(loaded.labels)

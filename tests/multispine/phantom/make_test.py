@@ -11,7 +11,7 @@ import os
 import numpy as np
 import pytest
 
-from vf_jax.errors import InputError
+from vf_jax.errors import ConfigError, InputError
 from vf_jax.labels import BY_CODE, BY_NAME
 from vf_jax.multispine.load import load
 from vf_jax.multispine.phantom import anatomy, make
@@ -130,10 +130,10 @@ def test_spans_and_variants_can_be_chosen(tmp_path):
   }
   assert found == {("C1", "T2"), ("L1", "sacrum")}
   for bad in ((("L1", "T2"),), (("sacrum", "sacrum"),)):
-    with pytest.raises(InputError, match="no span from"):
+    with pytest.raises(ConfigError, match="no span from"):
       make_phantoms(tmp_path / "bad", 1, spans=bad, workers=0)
   for shares in ({"T14": 0.1}, {"T13": -0.1}, {"T13": 0.6, "L6": 0.6}):
-    with pytest.raises(InputError, match="shares of variants"):
+    with pytest.raises(ConfigError, match="shares of variants"):
       make_phantoms(tmp_path / "bad", 1, variants=shares, workers=0)
 
 
@@ -191,10 +191,10 @@ def test_foreign_folders_and_other_settings_are_refused(tmp_path):
   with pytest.raises(InputError, match="which no phantom has made"):
     make_phantoms(tmp_path / "data", 1, 1, workers=0)
   for bad in ({"cases": 0}, {"cases": 1, "seed": -1}):
-    with pytest.raises(InputError, match="with seed"):
+    with pytest.raises(ConfigError, match="with seed"):
       make_phantoms(tmp_path / "bad", **bad, workers=0)
   for sources in ((), ("mars",), ("verse", "verse")):
-    with pytest.raises(InputError, match="name some of"):
+    with pytest.raises(ConfigError, match="name some of"):
       make_phantoms(tmp_path / "bad", 1, sources=sources, workers=0)
   assert not (tmp_path / "bad").exists()
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from vf_jax.errors import InputError, InputWarning
+from vf_jax.errors import ConfigError, InputError, InputWarning
 from vf_jax.multispine.sources import KINDS, find_cases, recognise
 
 VERSE = "sub-verse004_seg-vert_msk.nii.gz"
@@ -16,7 +16,7 @@ def test_the_kinds():
 
 
 def test_an_unknown_kind_is_refused(tmp_path):
-  with pytest.raises(InputError, match="did you mean 'verse'"):
+  with pytest.raises(ConfigError, match="did you mean 'verse'"):
     find_cases("Verse", tmp_path)
 
 

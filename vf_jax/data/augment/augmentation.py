@@ -17,13 +17,12 @@ from vf_jax.config import AugmentConfig
 from vf_jax.data.augment import intensity, lesions, points, spatial
 from vf_jax.data.augment.patches import Patches
 from vf_jax.data.augment.synthesis import paint
-from vf_jax.hounsfield import AIR_HU
+from vf_jax.hounsfield import AIR_HU, MAX_HU
 from vf_jax.labels import IGNORE
 from vf_jax.losses import Batch
 from vf_jax.model_config import ModelConfig
 from vf_jax.multispine.tissues import OUTSIDE
 
-_MOST_HU = 3071
 _REAL_STRENGTH = 0.5
 """Of blur and noise added to an image that has a scanner's already."""
 
@@ -212,7 +211,7 @@ def _fields(patch, crop: _Crop, image, spacing_mm, point_key, model):
   inside = ((middle + half > 0) & (middle - half < last)).all(axis=1)
   inside &= crop.box_mask
   return {
-    "image": jnp.clip(image, AIR_HU, _MOST_HU),
+    "image": jnp.clip(image, AIR_HU, MAX_HU),
     "labels": crop.labels,
     "spacing_mm": spacing_mm,
     "centres": crop.centres,

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
-from scipy import ndimage, optimize
+from scipy import optimize
+
+from vf_jax.volume import bounds
 
 _BLOCK = 1 << 20
 _LABELS = 256
@@ -104,7 +106,7 @@ def label_overlap(
   if prediction.shape != truth.shape:
     raise ValueError(f"shapes {prediction.shape} and {truth.shape} differ.")
   counts = np.zeros(_LABELS * _LABELS, np.int64)
-  box = _extent((prediction != 0) | (truth != 0))
+  box = bounds((prediction != 0) | (truth != 0))
   if box is not None:
     counts += _count_pairs(prediction[box], truth[box])
   pairs = counts.reshape(_LABELS, _LABELS)
@@ -124,12 +126,6 @@ def _count_pairs(prediction, truth) -> Int64[np.ndarray, " pairs"]:
     codes += truth[part]
     counts += np.bincount(codes.ravel(), minlength=_LABELS * _LABELS)
   return counts
-
-
-def _extent(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, ...] | None:
-  """Smallest box around a mask; None if it is empty."""
-  found = ndimage.find_objects(mask.view(np.uint8))
-  return found[0] if found else None
 
 
 def match_instances(

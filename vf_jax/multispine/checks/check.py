@@ -190,15 +190,12 @@ def _check_ends(
 def _check_boxes(loaded: Loaded) -> Iterator[Finding]:
   """Lesion boxes lie in the scan."""
   grid = loaded.grid
-  last = np.array(grid.shape) - 1
   for number, box in enumerate(loaded.boxes, start=1):
     signs = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
     points = np.array(box.centre_mm) + np.vstack(
       [np.zeros(3), signs * box.size_mm]
     )
-    voxels = grid.to_voxel(points)
-    beyond = np.maximum(np.maximum(-0.5 - voxels, voxels - last - 0.5), 0)
-    out_mm = np.linalg.norm(beyond * grid.spacing, axis=1)
+    out_mm = grid.outside_mm(grid.to_voxel(points))
     name = f"lesion {number} ({box.kind})" if box.kind else f"lesion {number}"
     if out_mm[0] > 0:
       text = f"the centre of {name} lies {out_mm[0]:.0f} mm outside the scan."

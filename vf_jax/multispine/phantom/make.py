@@ -21,11 +21,11 @@ import numpy as np
 import scipy
 
 import vf_jax
-from vf_jax.errors import InputError, VfError
+from vf_jax.errors import ConfigError, InputError, VfError
 from vf_jax.io.atomic import write_text
 from vf_jax.io.text import read_text
+from vf_jax.jobs import WorkerDiedError, run_jobs, show_progress
 from vf_jax.labels import BY_CODE, SACRUM, level
-from vf_jax.multispine.engine import WorkerDiedError, run_jobs, show_progress
 from vf_jax.multispine.phantom.anatomy import Anatomy, Rates, make_anatomy
 from vf_jax.multispine.phantom.domains import Protocol, Size, draw_protocol
 from vf_jax.multispine.phantom.field_of_view import SACRUM_MM
@@ -102,8 +102,8 @@ def make_phantoms(
     The path of `phantom.json`.
 
   Raises:
-    InputError: if the settings make no sense, or the folder holds something
-      else or more cases.
+    ConfigError: if the settings make no sense.
+    InputError: if the folder holds something else or more cases.
   """
   _check_settings(cases, seed, first, sources)
   spans = _checked_spans(spans)
@@ -138,7 +138,7 @@ def make_phantoms(
   ):
     if isinstance(result, BaseException):
       failed[name] = result
-    show_progress(done, list(jobs), began)
+    show_progress(done, len(jobs), began)
   if failed:
     _raise(folder, failed)
   _sweep(folder, now)
@@ -159,29 +159,31 @@ def _check_settings(
   cases: int, seed: int, first: int, sources: Sequence[str]
 ) -> None:
   if cases < 1 or seed < 0 or first < 0:
-    raise InputError(
-      "phantom",
-      f"{cases} cases from number {first} with seed {seed}.",
-      "ask for at least one case, and a seed and a number of 0 or more.",
+    raise ConfigError(
+      f"{cases} cases from number {first} with seed {seed}. Fix: ask for at "
+      "least one case, and a seed and a number of 0 or more."
     )
   unknown = [name for name in sources if name not in LAYOUTS]
   if unknown or not sources or len(set(sources)) != len(sources):
-    raise InputError(
-      "phantom",
-      f"sources {', '.join(sources) or '(none)'}.",
-      f"name some of {', '.join(SOURCES)}, each once.",
+    raise ConfigError(
+      f"sources {', '.join(sources) or '(none)'}. Fix: name some of "
+      f"{', '.join(SOURCES)}, each once."
     )
 
 
 def _checked_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
   checked = []
   for span in spans:
-    first, last = (level(name, "phantom") for name in span)
+    try:
+      first, last = map(level, span)
+    except InputError as error:
+      raise ConfigError(
+        f"span {'-'.join(span)}: {error.fault} Fix: {error.fix}"
+      ) from None
     if first.order > last.order or first == SACRUM:
-      raise InputError(
-        "phantom",
-        f"no span from {first.name} to {last.name}.",
-        "give a vertebra and one below it, or the sacrum.",
+      raise ConfigError(
+        f"no span from {first.name} to {last.name}. Fix: give a vertebra and "
+        "one below it, or the sacrum."
       )
     checked.append((first.name, last.name))
   return tuple(checked)
@@ -192,10 +194,9 @@ def _check_variants(variants: Mapping[str, float]) -> None:
   unknown = set(variants) - set(VARIANTS)
   if unknown or min(shares, default=0) < 0 or sum(shares) > 1:
     told = ", ".join(f"{name} {share:g}" for name, share in variants.items())
-    raise InputError(
-      "phantom",
-      f"shares of variants: {told}.",
-      f"name some of {', '.join(VARIANTS)}, with shares from 0 to 1 in all.",
+    raise ConfigError(
+      f"shares of variants: {told}. Fix: name some of {', '.join(VARIANTS)}, "
+      "with shares from 0 to 1 in all."
     )
 
 

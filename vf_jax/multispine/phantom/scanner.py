@@ -17,6 +17,7 @@ import numpy as np
 import scipy.fft
 from jaxtyping import Float32, Float64, Int16
 
+from vf_jax import hounsfield
 from vf_jax.grid import Grid
 from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom.anatomy import Anatomy
@@ -37,7 +38,7 @@ from vf_jax.resampling import antialias_sigma, resample_indices
 from vf_jax.volume import Volume, reorient, resample
 
 AIR_HU = -1000
-LIMITS_HU = (-1024, 3071)
+LIMITS_HU = (hounsfield.AIR_HU, hounsfield.MAX_HU)
 _MARGIN = 8  # pixels that keep the kernel from wrapping around
 _FWHM = 2 * math.sqrt(2 * math.log(2))
 # Standard deviation of quantum noise doubles with 14 cm of water: half of

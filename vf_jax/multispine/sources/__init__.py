@@ -12,7 +12,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-from vf_jax.errors import InputError, warn_input
+from vf_jax.errors import ConfigError, InputError, warn_input
 from vf_jax.multispine.case import Case
 from vf_jax.multispine.phantom.marks import mark
 from vf_jax.multispine.sources import (
@@ -56,12 +56,14 @@ def find_cases(
     then by path), the others get their folder's name added.
 
   Raises:
-    InputError: if the kind is unknown, the archive holds no case, or a reader
-      refuses it.
+    ConfigError: if the kind is unknown.
+    InputError: if the archive holds no case, or a reader refuses it.
   """
   if kind not in KINDS:
-    fault = f"there is no kind of archive {kind!r}."
-    raise InputError(os.fspath(path), fault, suggestion(kind, KINDS))
+    raise ConfigError(
+      f"{kind}={os.fspath(path)}: there is no kind of archive {kind!r}. Fix: "
+      f"{suggestion(kind, KINDS)}"
+    )
   place = pathlib.Path(path).expanduser()
   if kind == COHORT:
     found = cohort.find(place, root)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import concurrent.futures.process
+import datetime
 import multiprocessing
 import os
 import pathlib
@@ -16,10 +17,10 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from vf_jax.errors import ConfigError
+from vf_jax.errors import ConfigError, install_fix
 from vf_jax.telemetry import usable_cores
 
 ATTEMPTS = 3
@@ -190,7 +191,7 @@ def _on_cluster(work, jobs, scheduler):
     from dask import distributed
   except ImportError as error:
     raise ConfigError(
-      "--scheduler needs Dask. Fix: pip install 'vf-jax[cluster]'."
+      f"--scheduler needs Dask. Fix: {install_fix('cluster')}."
     ) from error
   try:
     client = distributed.Client(
@@ -216,21 +217,20 @@ def _on_cluster(work, jobs, scheduler):
       future.release()
 
 
-def show_progress(done: int, names: Sequence[str], began: float) -> None:
+def show_progress(done: int, total: int, began: float) -> None:
   """Writes one line of progress to stderr.
 
   Args:
     done: finished jobs.
-    names: all jobs; the last finished one is not named, order means nothing.
+    total: all jobs.
     began: `time.monotonic()` at the start.
   """
-  total = len(names)
   rest = (time.monotonic() - began) / max(done, 1) * (total - done)
   width = 24
   bar = "#" * round(width * done / max(total, 1))
   line = (
-    f"[{bar:<{width}}] {done}/{total} cases  ETA "
-    f"{int(rest // 3600)}:{int(rest // 60) % 60:02d}:{int(rest) % 60:02d}"
+    f"[{bar:<{width}}] {done}/{total} cases  "
+    f"ETA {datetime.timedelta(seconds=int(rest))}"
   )
   if sys.stderr.isatty():
     end = "\n" if done == total else ""

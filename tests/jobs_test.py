@@ -14,11 +14,11 @@ import time
 import pytest
 
 from vf_jax.errors import ConfigError
-from vf_jax.multispine import engine
-from vf_jax.multispine.engine import (
+from vf_jax.jobs import (
   ATTEMPTS,
   WorkerDiedError,
   available_memory,
+  default_workers,
   run_jobs,
 )
 
@@ -56,7 +56,7 @@ def _process(_):
 
 
 def test_workers_are_replaced_and_every_job_is_done(monkeypatch):
-  monkeypatch.setattr(engine, "_RECYCLE", 2)
+  monkeypatch.setattr("vf_jax.jobs._RECYCLE", 2)
   jobs = {str(number): number for number in range(5)}
   results = dict(run_jobs(_process, jobs, workers=1))
   assert sorted(results) == sorted(jobs)
@@ -105,7 +105,7 @@ def test_memory_is_what_files_give_back_and_groups_allow(tmp_path):
 def test_where_linux_does_not_say_free_memory_counts(tmp_path):
   pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   assert 0 < available_memory(tmp_path) <= pages
-  assert engine.default_workers() >= 1
+  assert default_workers() >= 1
 
 
 def test_a_killed_worker_costs_no_job(tmp_path):
@@ -129,7 +129,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
   script.write_text(
     textwrap.dedent(f"""
     import os, pathlib, sys, time
-    from vf_jax.multispine.engine import run_jobs
+    from vf_jax.jobs import run_jobs
 
     def work(name):
       pathlib.Path({str(tmp_path)!r}, name).write_text(str(os.getpid()))
@@ -163,12 +163,12 @@ def _wait_for(path, run):
 
 def test_without_dask_one_sentence_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, "dask", None)
-  with pytest.raises(ConfigError, match=r"vf-jax\[cluster\]"):
+  with pytest.raises(ConfigError, match=r"pip install '\.\[cluster\]'"):
     dict(run_jobs(_double, {"a": 1}, scheduler="tcp://nowhere:1"))
 
 
 def test_workers_are_counted_where_no_system_says_whose_cores(monkeypatch):
   monkeypatch.delattr(os, "sched_getaffinity", raising=False)
   monkeypatch.setattr(os, "cpu_count", lambda: 2)
-  monkeypatch.setattr(engine, "available_memory", lambda: 1 << 40)
-  assert engine.default_workers() == 2
+  monkeypatch.setattr("vf_jax.jobs.available_memory", lambda: 1 << 40)
+  assert default_workers() == 2
