@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -161,3 +166,41 @@ def sinusoids(
   )
   phase = x[..., None] * waves.reshape((1,) * x.ndim + (-1,))
   return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
+
+
+def unroll_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Splits stacked blocks: parameters of `scan=True` -> `scan=False`.
+
+  Args:
+    params: of a transformer with `scan=True`.
+
+  Returns:
+    The same values as it names them with `scan=False`.
+  """
+  rest = {name: part for name, part in params.items() if name != "blocks"}
+  depth = len(jax.tree.leaves(params["blocks"])[0])
+  for index in range(depth):
+    rest[f"block{index}"] = jax.tree.map(
+      lambda leaf, i=index: leaf[i], params["blocks"]
+    )
+  return rest
+
+
+def stack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Stacks blocks: parameters of `scan=False` -> `scan=True`.
+
+  Args:
+    params: of a transformer with `scan=False`.
+
+  Returns:
+    The same values as it names them with `scan=True`.
+  """
+  names = sorted(
+    (name for name in params if re.fullmatch(r"block\d+", name)),
+    key=lambda name: int(name.removeprefix("block")),
+  )
+  rest = {name: part for name, part in params.items() if name not in names}
+  rest["blocks"] = jax.tree.map(
+    lambda *leaves: jnp.stack(leaves), *(params[name] for name in names)
+  )
+  return rest
