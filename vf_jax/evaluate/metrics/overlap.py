@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8
 from scipy import ndimage, optimize
 
+LEAST_IOU = 0.1
+
 _BLOCK = 1 << 20
 _LABELS = 256
 
@@ -132,16 +134,14 @@ def _extent(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, ...] | None:
   return found[0] if found else None
 
 
-def match_instances(
-  overlap: LabelOverlap, least_iou: int | float = 0.1
-) -> dict[int, tuple[int, float]]:
+def match_instances(overlap: LabelOverlap) -> dict[int, tuple[int, float]]:
   """Pairs true with predicted instances whatever their labels say.
 
-  One to one, so that the sum of IoU is the largest possible.
+  One to one, so that the sum of IoU is the largest possible; pairs below
+  `LEAST_IOU` are none.
 
   Args:
     overlap: of two masks in which each label is one instance.
-    least_iou: pairs below it are none.
 
   Returns:
     True label -> predicted label and their IoU; unmatched ones are missing.
@@ -149,7 +149,7 @@ def match_instances(
   true = 1 + np.flatnonzero(overlap.true[1:])
   predicted = 1 + np.flatnonzero(overlap.predicted[1:])
   iou = overlap.iou()[np.ix_(predicted, true)]
-  iou = np.where(iou >= least_iou, iou, 0.0)
+  iou = np.where(iou >= LEAST_IOU, iou, 0.0)
   rows, columns = optimize.linear_sum_assignment(iou, maximize=True)
   return {
     int(true[j]): (int(predicted[i]), float(iou[i, j]))

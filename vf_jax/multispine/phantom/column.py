@@ -24,6 +24,7 @@ from vf_jax.multispine.phantom.spine import Spine, Vertebra
 Triple = tuple[float, float, float]
 
 _OUT = np.float32(-6.0)
+_GRAIN_HU = 5.0  # deviation in soft tissue
 _JOINT_MM = 0.5  # half the gap between touching bones
 _NOISE = 48  # edge of the noise block that lesions and grain are read from
 
@@ -376,18 +377,15 @@ def triple(place: Float64[np.ndarray, " 3"]) -> Triple:
   return x, y, z
 
 
-def soft_grain(
-  canvas: Canvas, rng: np.random.Generator, amount_hu: float = 5.0
-) -> None:
+def soft_grain(canvas: Canvas, rng: np.random.Generator) -> None:
   """Gives soft tissue its fine differences.
 
   Args:
     canvas: its HU change inside the body.
     rng: the draw.
-    amount_hu: deviation.
   """
   noise = smooth_noise(canvas.shape, 3, rng)
   noise += smooth_noise(canvas.shape, 10, rng)
-  noise *= np.float32(amount_hu / 1.4)
+  noise *= np.float32(_GRAIN_HU / 1.4)
   noise[canvas.tissue == tissues.OUTSIDE.code] = 0
   canvas.hu += noise
