@@ -43,14 +43,10 @@ class Dense(nn.Module):
   Attributes:
     features: output channels.
     dtype: compute type; parameters are float32.
-    kernel_init: initializer of the kernel.
-    bias_init: initializer of the bias.
   """
 
   features: int
   dtype: jnp.dtype = jnp.float32
-  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-  bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact
   def __call__(
@@ -58,21 +54,23 @@ class Dense(nn.Module):
   ) -> Float[Array, "*shape cout"]:
     """Returns the product plus bias in the compute type."""
     kernel = self.param(
-      "kernel", self.kernel_init, (x.shape[-1], self.features)
+      "kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features)
     )
-    bias = self.param("bias", self.bias_init, (self.features,))
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return add_bias(x.astype(self.dtype) @ kernel.astype(self.dtype), bias)
 
 
 class Conv3D(nn.Module):
-  """3x3x3 convolution with bias, stride 1, same size.
+  """3x3x3 convolution, stride 1, same size.
 
   Attributes:
     features: output channels.
+    use_bias: whether a bias is added, as `add_bias` does.
     dtype: compute type; parameters are float32.
   """
 
   features: int
+  use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -85,8 +83,11 @@ class Conv3D(nn.Module):
       nn.initializers.he_normal(),
       (3, 3, 3, x.shape[-1], self.features),
     )
+    x = convolve(x.astype(self.dtype), kernel)
+    if not self.use_bias:
+      return x
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    return add_bias(convolve(x.astype(self.dtype), kernel), bias)
+    return add_bias(x, bias)
 
 
 class Modulate(nn.Module):

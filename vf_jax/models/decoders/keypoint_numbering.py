@@ -22,6 +22,7 @@ from vf_jax.models.decoders.level_chain import (
   emission_scores,
   level_likelihood,
   level_moves,
+  prefer_next_level,
   transition_scores,
 )
 from vf_jax.models.layers import sinusoids
@@ -198,14 +199,8 @@ class KeypointNumbering(nn.Module):
       axis=-1,
     )
     pair = nn.gelu(nn.Dense(self.width, name="pair")(pair))
-    # NOTE: most neighbours are one level apart; the bias says so from the
-    # first step on.
     advance = nn.Dense(
-      MAX_ADVANCE,
-      name="advance",
-      bias_init=lambda key, shape, dtype: (
-        -2.0 * jnp.arange(shape[0], dtype=dtype)
-      ),
+      MAX_ADVANCE, bias_init=prefer_next_level, name="advance"
     )(pair)
     usual = nn.initializers.constant(-2.0)
     return LevelScores(
