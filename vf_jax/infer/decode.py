@@ -18,7 +18,7 @@ from scipy.spatial import KDTree
 
 from vf_jax.config import PredictConfig
 from vf_jax.infer.number_keypoints import number_keypoints
-from vf_jax.infer.points import drop_crumbs, find_peaks
+from vf_jax.infer.points import drop_small_components, find_peaks
 from vf_jax.infer.sweep import Sweep
 from vf_jax.model_config import STEM_STRIDE
 
@@ -120,7 +120,7 @@ def find_instances(
     votes, rename[owner], centres[spine], spacing_mm
   )
   ids[tuple(points.T)] = owner + 1
-  drop_crumbs(ids)
+  drop_small_components(ids)
   return Instances(centres=centres, ids=ids, warnings=notes, pieces=pieces)
 
 

@@ -94,43 +94,47 @@ class LevelScores:
       self.levels, self.rejected, moves, self.mask, targets
     )
 
-  def shares(self) -> Float[Array, "scans points outcomes"]:
+  def marginals(self) -> Float[Array, "scans points outcomes"]:
     """Returns the probability of each level and, last, of no vertebra."""
     scores = self.chain()
-    share = jax.vmap(chain.marginals)(
+    states = jax.vmap(chain.marginals)(
       scores.emissions, scores.transitions, scores.mask
     )
-    rejected = share[..., _LEVELS:].sum(axis=-1, keepdims=True)
-    return jnp.concatenate([share[..., :_LEVELS], rejected], axis=-1)
+    rejected = states[..., _LEVELS:].sum(axis=-1, keepdims=True)
+    return jnp.concatenate([states[..., :_LEVELS], rejected], axis=-1)
 
 
-def most_right(
-  shares: Float[Array, "scans points outcomes"],
+def decode_expected_accuracy(
+  marginals: Float[Array, "scans points outcomes"],
   mask: Bool[Array, "scans points"],
 ) -> tuple[Int[Array, "scans points"], Float[Array, "scans points"]]:
-  """The possible sequence of levels that has most candidates right on average.
+  """Finds the permitted sequence of levels of maximum expected accuracy.
 
   The most probable sequence is not that: when a doubtful end splits the
   probability of one numbering among several sequences, the other may win.
 
   Args:
-    shares: from `LevelScores.shares`, or a mean of them.
+    marginals: from `LevelScores.marginals`, or a mean of them.
     mask: True for candidates.
 
   Returns:
     Index into `VERTEBRAE`, -1 = no vertebra, and the probability of each.
+
+  Source:
+    Käll et al. 2005, An HMM posterior decoder for sequence feature prediction
+    (Bioinformatics 21, i251): its optimal accuracy decoding.
   """
-  pairs = shares.shape[1] - 1
+  pairs = marginals.shape[1] - 1
   forbidden = transition_scores(
     jnp.zeros((1, pairs, MAX_ADVANCE)), jnp.zeros(3)
   )
   rules = jnp.where(forbidden[0] < -1e8, -1e9, 0.0)
-  gain = emission_scores(shares[..., :_LEVELS], shares[..., _LEVELS:])
+  gain = emission_scores(marginals[..., :_LEVELS], marginals[..., _LEVELS:])
   path = jax.vmap(chain.viterbi, in_axes=(0, None, 0))(gain, rules, mask)
   kept = (path >= 0) & (path < _LEVELS)
   outcome = jnp.where(kept, path, _LEVELS)
-  share = jnp.take_along_axis(shares, outcome[..., None], axis=-1)[..., 0]
-  return jnp.where(kept, path, -1), jnp.where(mask, share, 0.0)
+  sure = jnp.take_along_axis(marginals, outcome[..., None], axis=-1)[..., 0]
+  return jnp.where(kept, path, -1), jnp.where(mask, sure, 0.0)
 
 
 class KeypointNumbering(nn.Module):
@@ -329,8 +333,8 @@ def number(
     Index into `VERTEBRAE`, -1 = no vertebra, and its probability.
   """
 
-  def share(params):
-    return model.apply({"params": params}, batch).shares()
+  def marginals(params):
+    return model.apply({"params": params}, batch).marginals()
 
-  mean = jax.vmap(share)(members).mean(axis=0)
-  return most_right(mean, jnp.asarray(batch.mask))
+  mean = jax.vmap(marginals)(members).mean(axis=0)
+  return decode_expected_accuracy(mean, jnp.asarray(batch.mask))
