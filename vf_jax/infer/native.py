@@ -13,7 +13,7 @@ from jaxtyping import Float16, UInt8
 from scipy import ndimage
 
 from vf_jax.infer.boxes import cut_box, locate_box
-from vf_jax.infer.decode import Instances, LesionBox
+from vf_jax.infer.decode import Instances, PredictedLesion
 from vf_jax.infer.facts import (
   compare_neighbours,
   measure_vertebra,
@@ -196,7 +196,7 @@ def measure(
 
 
 def place_lesions(
-  boxes: Sequence[LesionBox],
+  boxes: Sequence[PredictedLesion],
   grid: Grid,
   mask: UInt8[np.ndarray, "x y z"],
   native: Grid,

@@ -22,10 +22,10 @@ from vf_jax.models.layers import Conv3D, Domain, Modulate, gated
 from vf_jax.ops.subvoxel import depth_to_space
 from vf_jax.parallel.sharding import constrain
 
-Volume = Float[Array, "batch depth height width channel"]
+Features = Float[Array, "batch depth height width channel"]
 
 
-def instance_norm(x: Volume) -> Volume:
+def instance_norm(x: Features) -> Features:
   """Brings every channel of every sample to mean 0 and variance 1.
 
   Args:
@@ -41,7 +41,7 @@ def instance_norm(x: Volume) -> Volume:
   return (centred * lax.rsqrt(variance + 1e-5)).astype(x.dtype)
 
 
-def _leaky_relu(x: Volume) -> Volume:
+def _leaky_relu(x: Features) -> Features:
   return nn.leaky_relu(x, negative_slope=0.01)
 
 
@@ -57,7 +57,7 @@ class Upsample(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Volume) -> Float[Array, "batch d h w out"]:
+  def __call__(self, x: Features) -> Float[Array, "batch d h w out"]:
     """Returns features at twice the resolution."""
     # Every output voxel has one input voxel: the fan-in is its channels.
     x = nn.Dense(
@@ -81,7 +81,7 @@ class UnetBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Volume, domain: Domain = None
+    self, x: Features, domain: Domain = None
   ) -> Float[Array, "batch depth height width out"]:
     """Returns the features after the block, its branch modulated."""
     convolution = functools.partial(
@@ -123,7 +123,7 @@ class Ascent(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Volume) -> Float[Array, "batch d h w out"]:
+  def __call__(self, x: Features) -> Float[Array, "batch d h w out"]:
     """Returns features at 2^doublings the resolution."""
     x = Upsample(self.features, dtype=self.dtype, name="up0")(x)
     for step in range(1, self.doublings):
@@ -202,7 +202,7 @@ class UnetrDecoder(nn.Module):
   @nn.compact
   def __call__(
     self,
-    image: Volume,
+    image: Features,
     states: tuple[Float[Array, "batch d h w dim"], ...],
     domain: Domain = None,
   ) -> Decoded:

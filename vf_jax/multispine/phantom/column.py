@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Integer, UInt8
 
-from vf_jax.io.lesions import LesionBox
+from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom.bone import Density, bone_hu, coverage
 from vf_jax.multispine.phantom.canvas import Canvas, smooth_noise
@@ -161,7 +161,7 @@ class Column:
 
   def lesion_box(
     self, lesion: Lesion, flat: Integer[np.ndarray, " voxels"], code: int
-  ) -> LesionBox | None:
+  ) -> AnnotatedLesion | None:
     """Tight box around what a lesion changed.
 
     Args:
@@ -179,7 +179,7 @@ class Column:
     ends = [(a[i].min(), a[i].max()) for a, i in zip(self.axes, spots)]
     x, y, z = (float(low + high) / 2 for low, high in ends)
     a, b, c = (float(high - low) + self.spacing_mm for low, high in ends)
-    return LesionBox((x, y, z), (a, b, c), lesion.kind)
+    return AnnotatedLesion((x, y, z), (a, b, c), lesion.kind)
 
 
 def _matter(bone, local, below, density, lesions, rng):
