@@ -123,7 +123,15 @@ def gated(
   gate: Float[Array, "batch *one channel"],
   x: Float[Array, "batch *space channel"],
 ) -> Float[Array, "batch *space channel"]:
-  """Applies the gate of `Modulate` to a residual branch, in its type."""
+  """Applies the gate of `Modulate` to a residual branch.
+
+  Args:
+    gate: factors, float32.
+    x: the branch.
+
+  Returns:
+    Their product in the type of `x`.
+  """
   return (gate * x).astype(x.dtype)
 
 

@@ -100,8 +100,17 @@ def _moved(x, axis: int, moves: list[int]):
   return jnp.concatenate(copies, axis=-1) if len(copies) > 1 else copies[0]
 
 
-def mirror(kernel: Float[Array, "*size cin cout"]) -> Array:
-  """The kernel that carries gradients back to the features."""
+def mirror(
+  kernel: Float[Array, "*size cin cout"],
+) -> Float[Array, "*size cout cin"]:
+  """Turns a kernel to the one that carries gradients back to the features.
+
+  Args:
+    kernel: of a convolution, spatial axes first.
+
+  Returns:
+    The kernel flipped along its spatial axes, its channels exchanged.
+  """
   spatial = tuple(range(kernel.ndim - 2))
   return jnp.flip(kernel, spatial).swapaxes(-1, -2)
 

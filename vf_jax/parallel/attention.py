@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -79,7 +80,12 @@ def _choose(
   return implementation
 
 
-def over_mesh(function, query, key, value):
+def over_mesh(
+  function: Callable[..., Array],
+  query: Float[Array, "batch queries heads dim"],
+  key: Float[Array, "batch tokens heads dim"],
+  value: Float[Array, "batch tokens heads dim"],
+) -> Float[Array, "batch queries heads dim"]:
   """Runs a function of queries, keys and values on every device's share.
 
   Args:

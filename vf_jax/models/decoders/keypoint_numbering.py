@@ -8,6 +8,9 @@ with distances in mm; a chain of levels holds its scores together.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -88,7 +91,14 @@ class LevelScores:
   def negative_log_likelihood(
     self, targets: Int[Array, "scans points"]
   ) -> Float[Array, " scans"]:
-    """Returns -log p of the true levels of each scan."""
+    """Exact -log p of the true levels.
+
+    Args:
+      targets: index into `VERTEBRAE`, or -1 for a false candidate.
+
+    Returns:
+      One value a scan.
+    """
     moves = level_moves(self.advance, self.rare)
     return level_likelihood(
       self.levels, self.rejected, moves, self.mask, targets
@@ -320,7 +330,7 @@ def _pedicle_features(batch, down):
 
 
 def number(
-  model: KeypointNumbering, members, batch: KeypointBatch
+  model: KeypointNumbering, members: Mapping[str, Any], batch: KeypointBatch
 ) -> tuple[Int[Array, "scans points"], Float[Array, "scans points"]]:
   """Levels by several networks of one shape that vote with probabilities.
 
