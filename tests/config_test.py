@@ -120,8 +120,8 @@ def test_unknown_components_of_base_are_refused(variant):
     ({"model.token": 8}, "model.token=8 does not fit.*Fix: model.token=16"),
     ({"model.depth": 4}, "model.depth=4 gives .*Fix: model.depth=5"),
     ({"model.stem_blocks": 1}, "belong to model.decoder='subvoxel'"),
-    ({"mesh.context": 4}, "depth, 6, do not divide among mesh.context=4"),
-    ({"mesh.tensor": 5}, "heads, 12, do not divide among mesh.tensor=5"),
+    ({"mesh.context": 4}, "mesh.context=4 does not divide the 6 tokens"),
+    ({"mesh.tensor": 5}, "mesh.tensor=5 does not divide the 12 heads"),
     ({"mesh.fsdp": 3}, "data.batch=8.*mesh.fsdp=3.*Fix: data.batch=9"),
     ({"train.micro_batches": 3}, "micro_batches=3. Fix: data.batch=9"),
     (
