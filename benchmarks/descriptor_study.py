@@ -223,8 +223,7 @@ def _render(result: dict) -> str:
   return "\n\n".join(
     [
       "# What the modulation unit reads",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}. Phantom patients under four "
+      f"{measuring.origin(facts)}. Phantom patients under four "
       "scanners; the number before a part is the version of the unit.",
       measuring.table(
         ["part", "variance over crops", "scanners / places"], parts

@@ -184,8 +184,7 @@ def render(result: dict[str, Any]) -> str:
   return "\n\n".join(
     [
       "# Overfitting one case",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}. {result['case']} at "
+      f"{measuring.origin(facts)}. {result['case']} at "
       f"{result['spacing_mm']:g} mm (mask: {result['mask_kind']}), "
       f"{result['steps']} steps of configs/overfit.py in {wall:.1f} minutes by "
       f"the wall clock, compilation included; prediction "
