@@ -16,7 +16,8 @@ goes on where it was interrupted (days later if need be: a row has its date).
 `--for`: v5e:2x2, v5e:16x16, v5p:2x2x2, v6e:2x4, ..., h100:1, h100:8. TPUs need
 `pip install vf-jax[tpu]`, GPUs `vf-jax[cuda]`. `--set model.crop=(192,192,192)`
 overrides the configuration. `--without-augment` compiles the step on ready
-crops, so that the difference is what augmentation costs.
+crops, so that the difference is what augmentation costs, but for the time of
+its gathers, which XLA's schedule leaves out.
 
 Three accounts are given, per chip. XLA's own (`compiler_*`) counts the body of
 a loop once. `hlo_account.py` reads the program's text by the same rules with
@@ -157,6 +158,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     "limit": limit.limit,
     "mfu": limit.mfu(chip, model_flops),
     "scheduled_s": found.cycles / chip.clock if chip.clock else None,
+    "untimed": found.untimed if chip.clock else None,
   }
 
 

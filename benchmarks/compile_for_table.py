@@ -108,7 +108,8 @@ def render(found: dict[str, Any]) -> str:
         f"{row['sent_bytes'] / 1e9:.2f}",
         f"{1e3 * row[row['limit'] + '_s']:.1f} ({row['limit']})",
         f"{100 * row['mfu']:.0f} %",
-        _number(row["scheduled_s"], 1e-3),
+        (">= " if row.get("untimed") else "")
+        + _number(row["scheduled_s"], 1e-3),
       ]
     )
   return _HEAD.format(**facts) + measuring.table(
@@ -150,10 +151,13 @@ the compiler's programs, accounted for as `benchmarks/compile_for.py` says, and
 lower bounds of time. "XLA's own" counts the body of a loop once and is not
 given for GPUs; neither is what it keeps in a GPU's caches, nor what cuBLAS
 writes into its workspace; "done" lacks what the kernels of attention compute
-again there. XLA's schedule is the sum of its cycles without our
-own kernels, for which it gives none, at a clock derived from the peak
-(`benchmarks/chips.py`: v5e 1.5 GHz). Compile times are of a busy machine; CPU
-seconds add up all threads.
+again there. XLA's schedule is the sum of its cycles at a clock derived from
+the peak (`benchmarks/chips.py`: v5e 1.5 GHz). XLA gives none for our own
+kernels and collectives, nor for gathers and scatters (augmentation gathers
+every voxel of a crop several times) and some reshapes: the step takes longer.
+">=" marks rows in which any of the latter were found; rows without it were made
+before they were counted. Compile times are of a busy machine; CPU seconds add
+up all threads.
 
 """
 

@@ -39,6 +39,7 @@ _FREE = {
   "after-all", "partition-id", "replica-id", "opt-barrier", "add-dependency",
 }  # fmt: skip
 _SLICES = {"slice", "dynamic-slice", "gather"}
+_TILE = 4 * 8 * 128  # bytes; what moves less is a few numbers
 
 
 @dataclasses.dataclass
@@ -51,6 +52,9 @@ class Account:
       whatever memory.
     hbm_bytes: those of them that do not lie in the chip's own memory.
     cycles: as the compiler estimates them for its schedule; 0 if it does not.
+    untimed: runs of instructions that it gives none although they move arrays
+      (gathers, scatters, some reshapes). Kernels, collectives and moves beside
+      other work, which never have any, do not count.
     collectives: kind -> bytes that a chip hands over (its operands).
     wire: bytes that a chip sends over its links with ring algorithms.
     loops: body of each loop -> how often it runs; 0 = the text does not say,
@@ -61,6 +65,7 @@ class Account:
   bytes: float = 0.0
   hbm_bytes: float = 0.0
   cycles: float = 0.0
+  untimed: int = 0
   collectives: dict[str, float] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(float)
   )
@@ -98,11 +103,22 @@ def _walk(module, computation, times, looped, total):
       for name in all_called(one):
         _walk(module, module[name], times, looped, total)
     else:
-      total.bytes += times * _bytes(module, computation, one, False)
+      moved = _bytes(module, computation, one, False)
+      total.bytes += times * moved
       total.hbm_bytes += times * _bytes(module, computation, one, True)
       cycles = re.search(r'estimated_cycles":"(\d+)', one.attributes)
-      total.cycles += times * int(cycles[1]) if cycles else 0
+      if cycles:
+        total.cycles += times * int(cycles[1])
+      elif moved > _TILE and not _has_own_time(one):
+        total.untimed += times
       _add_work(module, computation, one, times, total)
+
+
+def _has_own_time(one: Instruction) -> bool:
+  """Whether it is a kernel, a collective or a move beside other work."""
+  return one.opcode in ("custom-call", *COLLECTIVES) or one.opcode.endswith(
+    "-start"
+  )
 
 
 def _add_work(module, computation, one, times, total):

@@ -7,11 +7,13 @@
       --out benchmarks/results
 
 Trains from nothing: the recipe of configs/default.py, the same without the
-modulation unit, the same on real CTs only, and a plain U-Net on the same stream
-of crops; each makes the steps that fit in the same time, by a measurement in
-turn at the beginning. Judged on the last phantom of every domain and on the
-real CTs with masks, each only by networks that were not trained on it. It goes
-on where it was stopped: every run leaves a file in DIR. Needs torch and monai.
+modulation unit, the same on real CTs only, and a plain U-Net on crops of the
+same cases as far as they have masks; each makes the steps that fit in the same
+time, by a measurement in turn at the beginning. Ours have the recipe's learning
+rate; the U-Net's is the best of three in pilots. Judged on the last phantom of
+every domain and on the real CTs with masks, each only by networks that were not
+trained on it. It goes on where it was stopped: every run leaves a file in DIR.
+Needs torch and monai.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import argparse
 import itertools
 import json
 import pathlib
+import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -42,6 +45,7 @@ NAMES = SETTINGS[:-1]
 REAL = {"lidc-idri-0001": "chest CT", "example-ct": "abdominal CT of the demo"}
 _ONLY_REAL = "default:-synthesis"
 _RATE, _OVERLAP, _TIMED = 1e-3, 0.25, 8
+_PILOT_SEED, _PILOT = 100, 0.2  # of the steps
 
 
 def main() -> None:
@@ -62,31 +66,43 @@ def main() -> None:
     print(json.dumps((measure if options.part == "measure" else run)(**one)))
     return
   times = _kept(options.workdir / "times.json", lambda: _times(options.store))
-  runs = []
-  for seed in range(options.seeds):
-    for name in NAMES:
-      setting = min((s for s in times if _network(s) == name), key=times.get)
-      one = {
-        "setting": setting,
-        "store": options.store,
-        "steps": round(options.seconds / times[setting]),
-        "seed": seed,
-      }
-      file = f"{setting}-{one['steps']}-{seed}.json".replace(" ", "_")
-      path = options.workdir / file.replace(":", "_").replace(",", "")
-      runs.append(
-        _kept(
-          path,
-          lambda one=one: (
-            one | measuring.run_alone(__file__, "run", "--one", json.dumps(one))
-          ),
-        )
-      )
-      print(runs[-1], flush=True)
+
+  def trained(setting, share=1.0, **further):
+    one = {
+      "setting": setting,
+      "store": options.store,
+      "steps": round(share * options.seconds / times[setting]),
+      **further,
+    }
+    name = "-".join(str(one[key]) for key in ("setting", "steps", *further))
+    path = re.sub("[ :]", "_", name.replace(",", "")) + ".json"
+    found = _kept(
+      options.workdir / path,
+      lambda: (
+        one | measuring.run_alone(__file__, "run", "--one", json.dumps(one))
+      ),
+    )
+    print(found, flush=True)
+    return found
+
+  runs, pilots = [], []
+  for name in NAMES:
+    setting = min((s for s in times if _network(s) == name), key=times.get)
+    further = {}
+    if name == PLAIN:
+      pilots = [
+        trained(setting, _PILOT, seed=_PILOT_SEED, rate=rate)
+        for rate in contestants.RATES
+      ]
+      further["rate"] = min(pilots, key=lambda p: p["last_loss"])["rate"]
+    runs += [
+      trained(setting, seed=seed, **further) for seed in range(options.seeds)
+    ]
   result = {
     "facts": measuring.facts(),
     "seconds": options.seconds,
     "times": times,
+    "pilots": pilots,
     "runs": runs,
   }
   print(render(result))
@@ -142,7 +158,9 @@ def measure(setting: str, store: str) -> dict[str, Any]:
   return {"step_s": statistics.median(seconds[2:])}  # the first ones compile
 
 
-def run(setting: str, store: str, steps: int, seed: int) -> dict[str, Any]:
+def run(
+  setting: str, store: str, steps: int, seed: int, rate: float = _RATE
+) -> dict[str, Any]:
   """Trains one network from nothing and judges it.
 
   Args:
@@ -150,13 +168,14 @@ def run(setting: str, store: str, steps: int, seed: int) -> dict[str, Any]:
     store: prepared cases.
     steps: to make.
     seed: of parameters and crops.
+    rate: highest learning rate.
 
   Returns:
     Mean loss of the last tenth of the steps, Dice of every case.
   """
-  net, batches, judged = _open(setting, store, steps, seed)
+  net, batches, judged = _open(setting, store, steps, seed, rate)
   losses = [net.train(batch) for batch in itertools.islice(batches, steps)]
-  window = _config(setting, store, steps, seed).model.crop
+  window = _config(setting, store, steps, seed, rate).model.crop
   return {
     "last_loss": float(np.mean(losses[-max(1, steps // 10) :])),
     "dice": {
@@ -167,7 +186,7 @@ def run(setting: str, store: str, steps: int, seed: int) -> dict[str, Any]:
 
 
 def _open(
-  setting: str, store: str, steps: int, seed: int
+  setting: str, store: str, steps: int, seed: int, rate: float = _RATE
 ) -> tuple[contestants.Contestant, Iterator[dict], list[Any]]:
   """A network, its stream of crops, and the cases that it is judged on."""
   import jax
@@ -180,18 +199,22 @@ def _open(
   )
   cases = Store(store)
   train, test = divide(cases, setting)
+  if setting.startswith(PLAIN):  # it learns nothing where no mask is
+    train = [i for i in train if "masks" in cases.records[i].annotates]
   judged = [cases.case(i) for i in test]
-  config = _config(setting, store, steps, seed)
+  config = _config(setting, store, steps, seed, rate)
   batches = make_batches(cases, config, cases=train)
   if not setting.startswith(PLAIN):
     return contestants.Ours(config), batches, judged
   net = contestants.build(
-    PLAIN, steps, _RATE, seed, compiled=setting == _COMPILED
+    PLAIN, steps, rate, seed, compiled=setting == _COMPILED
   )
   return net, equal_time.augmented(batches, config), judged
 
 
-def _config(setting: str, store: str, steps: int, seed: int) -> Any:
+def _config(
+  setting: str, store: str, steps: int, seed: int, rate: float
+) -> Any:
   """The recipe from nothing; for the plain U-Net its stream of crops."""
   from configs import default
   from vf_jax.config import from_config_dict
@@ -202,10 +225,7 @@ def _config(setting: str, store: str, steps: int, seed: int) -> Any:
   config = default.get_config(variant)
   config.model.prototypes = len(domain_names(Store(store)))
   config.data.store = store
-  if setting.startswith(PLAIN):  # it learns nothing where no mask is
-    shares = dict(config.data.weights) | {"blds": 0.0}
-    config.data.weights = tuple(shares.items())
-  config.optim.update(learning_rate=_RATE, warmup_steps=max(1, steps // 10))
+  config.optim.update(learning_rate=rate, warmup_steps=max(1, steps // 10))
   config.train.update(init="", steps=steps, seed=seed)
   return from_config_dict(config)
 

@@ -2,8 +2,10 @@
 # Trains on the GPUs of a Slurm cluster; change the numbers below to yours.
 #
 #     sbatch launch/slurm.sh --config configs/fast.py:B --workdir RUN \
-#       --config.data.store=STORE --config.mesh.fsdp=8 --config.mesh.data=0
+#       --config.data.store=STORE --config.mesh.fsdp=8 --config.mesh.data=0 \
+#       --config.data.batch=256
 #
+# The batch counts the crops of all GPUs, which must divide it.
 # RUN and STORE lie where all nodes see them. Two minutes before the time is over
 # all processes save and stop (exit code 130); the job is queued again and goes on.
 #SBATCH --job-name=vf-jax

@@ -249,7 +249,7 @@ def test_an_empty_checkpoint_is_not_the_default_one(capsys):
     (["empty"], 3, "holds no CT"),
     (["--list", "none.txt"], 3, "cannot be read"),
     (["--list", "list.txt"], 2, "lists nothing"),
-    (["a/x.nii", "b/x.nii"], 2, "gives the case name 'x'"),
+    (["a/x.nii", "a/x.mha"], 2, "gives the case name 'x'"),
   ],
 )
 def test_an_input_is_refused_and_a_mistake_is_usage(

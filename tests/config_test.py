@@ -122,6 +122,10 @@ def test_unknown_components_of_base_are_refused(variant):
     ({"model.stem_blocks": 1}, "belong to model.decoder='subvoxel'"),
     ({"mesh.context": 4}, "mesh.context=4 does not divide the 6 tokens"),
     ({"mesh.tensor": 5}, "mesh.tensor=5 does not divide the 12 heads"),
+    (
+      {"mesh.fsdp": 5},
+      "mesh.fsdp=5 does not divide the 768.*Fix: mesh",
+    ),
     ({"mesh.fsdp": 3}, "data.batch=8.*mesh.fsdp=3.*Fix: data.batch=9"),
     ({"train.micro_batches": 3}, "micro_batches=3. Fix: data.batch=9"),
     (
@@ -156,6 +160,7 @@ def test_the_decoder_sees_three_states_before_the_last(depth):
     ("model.dim", 193, "model.dim=193.*model.heads=3.*Fix: model.dim=192"),
     ("model.heads", 48, "'rotary' turns nothing in .* of 4 ch.*model.dim=288"),
     ("model.modulation", "magic", "model.modulation='magic'.*one of"),
+    ("model.modulation_version", 1, "version=1 is unknown"),
     ("model.prototypes", 1, "needs at least 2 prototypes"),
     ("model.spacing_mm", 50.0, "outside 0.3-10 mm"),
     ("model.depth", True, "model.depth=True is bool"),

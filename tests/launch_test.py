@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
+import runpy
 import signal
 import subprocess
 import time
 
 import pytest
 import yaml
+
+from vf_jax.config import from_config_dict
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
 
@@ -119,3 +123,19 @@ def test_the_job_set_has_a_pod_for_every_host():
   assert spec["parallelism"] == spec["completions"] == x * y // chips
   assert spec["backoffLimit"] == 0
   assert train["command"] == ["vf-jax", "train", "--distributed"]
+
+
+@pytest.mark.parametrize(
+  ("file", "devices"),
+  [("local.sh", 8), ("slurm.sh", 16), ("tpu_vm.sh", 16), ("gke.yaml", 16)],
+)
+def test_the_batch_of_each_example_divides_among_its_devices(file, devices):
+  text = (LAUNCH / file).read_text("utf-8")
+  (path, variant), *_ = re.findall(r"--config[ =](\S+\.py):(\w+)", text)
+  config = runpy.run_path(str(LAUNCH.parent / path))["get_config"](variant)
+  for group, name, value in re.findall(r"--config\.(\w+)\.(\w+)=(\S+)", text):
+    config[group][name] = type(config[group][name])(value)
+  config = from_config_dict(config)
+  mesh = config.mesh
+  assert mesh.data == 0  # all that are left
+  config.check_batch(devices // (mesh.fsdp * mesh.tensor * mesh.context))

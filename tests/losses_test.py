@@ -467,6 +467,21 @@ def test_levels_of_voxels_agree_with_numpy():
   assert float(sums["dice"][0]) == 2 * (found & truth).sum()
 
 
+def test_levels_of_voxels_gather_nothing_on_accelerators(monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  batch = _batch()
+  outputs = _semantic(batch)
+
+  def loss(levels):
+    masks = outputs.replace(levels=levels)
+    dice, entropy, _ = segmentation_terms(masks, batch.labels, batch)
+    return dice[0] + entropy[0]
+
+  program = str(jax.make_jaxpr(jax.grad(loss))(outputs.levels))
+  assert "gather" not in program
+  assert "scatter-add" not in program
+
+
 def test_masks_without_levels_teach_no_level():
   batch = _batch().replace(has_levels=jnp.array([True, False]))
   outputs = _semantic(batch)

@@ -547,6 +547,7 @@ def grey(voxels):
     (np.full((9, 9, 9), -1000, np.int16), "constant"),
     (np.zeros((9, 9, 9), np.float32), "constant"),
     ((grey(body()) * 255).astype(np.uint8), "windowed"),
+    ((body() // 16).astype(np.int8), "windowed"),
     ((grey(body()) * 255).astype(np.float32), "windowed"),
     (np.clip(body(), -160, 240), "windowed"),
     (grey(body()).astype(np.float32), "not_hu"),

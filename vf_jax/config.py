@@ -335,6 +335,8 @@ class Config:
     for axis, count, name in (
       ("context", m.crop[0] // m.token, "tokens along the crop's depth"),
       ("tensor", m.heads, "heads of the model"),
+      # Else no parameter would be divided, without a word.
+      ("fsdp", m.dim, "channels of a token"),
     ):
       if count % getattr(mesh, axis):
         raise ConfigError(

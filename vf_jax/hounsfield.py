@@ -82,7 +82,8 @@ def judge_hounsfield(
       f"values span only {low:g} to {high:g}: normalised, or a label mask. "
       "Give the CT in Hounsfield units.",
     )
-  if low >= 0 and high <= 255:
+  # HU do not fit into one byte, signed or not.
+  if voxels.dtype.itemsize == 1 or (low >= 0 and high <= 255):
     return HounsfieldCheck(
       "windowed",
       f"grey values {low:g} to {high:g}, as in a windowed picture, whose "

@@ -25,7 +25,7 @@ from vf_jax.models.vertebraformer import Masks, Outputs
 from vf_jax.ops.lookup import lookup
 
 _DEEP = 0.75  # of the radius of a lesion
-_CLASS_OF_CODE = np.zeros(256, np.int32)
+_CLASS_OF_CODE = np.zeros(1 + max(level.code for level in VERTEBRAE), np.int32)
 _CLASS_OF_CODE[[level.code for level in VERTEBRAE]] = 1 + np.arange(
   len(VERTEBRAE)
 )
@@ -136,7 +136,11 @@ def segmentation_terms(
   }
   if masks.levels is not None:
     named = valid * batch.has_levels[:, None, None, None]
-    classes = jnp.asarray(_CLASS_OF_CODE)[labels]
+    code = jnp.where(labels == IGNORE, 0, labels).astype(jnp.int32)
+    table = jnp.broadcast_to(
+      _CLASS_OF_CODE[:, None], (len(code), len(_CLASS_OF_CODE), 1)
+    )
+    classes = lookup(table, code)[..., 0]
     return *level_terms(masks.levels, classes, named), sums
   entropy = optax.sigmoid_binary_cross_entropy(masks.logits, truth) * valid
   entropy, told = _mean(entropy.sum(), valid.sum())
@@ -159,11 +163,11 @@ def level_terms(
   Returns:
     Mean Dice loss of the shown levels, and mean cross-entropy.
   """
-  entropy = valid * optax.softmax_cross_entropy_with_integer_labels(
-    logits, classes
-  )
+  truth = jax.nn.one_hot(classes, logits.shape[-1])
+  # By products, not by the class of each voxel: no gather (`ops/lookup`).
+  entropy = valid * optax.softmax_cross_entropy(logits, truth)
   share = jax.nn.softmax(logits) * valid[..., None]
-  truth = jax.nn.one_hot(classes, logits.shape[-1]) * valid[..., None]
+  truth = truth * valid[..., None]
   space = (0, 1, 2, 3)
   both, size = (share * truth).sum(space), (share + truth).sum(space)
   dice = 1.0 - (2.0 * both + 1.0) / (size + 1.0)

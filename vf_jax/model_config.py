@@ -49,8 +49,7 @@ class ModelConfig:
     lesion_channels: width of its own convolutional block, which sees how bone
       differs from the bone around it; 0 for no block.
     modulation: 'none', 'film' (descriptor only) or 'prototype'.
-    modulation_version: of the unit; 1 only for weights that were made with
-      it.
+    modulation_version: of the unit; weights made with version 1 are refused.
     modulate: what the unit changes: 'encoder', 'decoder' or 'both'.
     prototypes: number of domain prototypes.
     prototype_dropout: chance that a sample's own prototype is masked.
@@ -83,7 +82,7 @@ class ModelConfig:
   identification: bool
   lesion: bool
   modulation: Literal["none", "film", "prototype"]
-  modulation_version: Literal[1, 2]
+  modulation_version: Literal[2]
   modulate: Literal["encoder", "decoder", "both"]
   prototypes: int
   prototype_dropout: float

@@ -151,11 +151,38 @@ def test_reads_a_tpu_program(hlo):
     "collective-permute": size,
   }
   assert found.wire == 5 * 3 * size + 5 * 3 / 4 * 4 * size + size
-  assert found.cycles == 500
+  assert (found.cycles, found.untimed) == (500, 0)
   # What is gathered stays on the chip: one read and one write are left.
   outside = 5 * 2 * size + 2 * size
   assert found.hbm_bytes == pytest.approx(outside, rel=0.01)
   assert found.bytes == pytest.approx(outside + 5 * 2 * 4 * size, rel=0.01)
+
+
+_GATHERS = """\
+
+HloModule step
+
+%fused (table: f32[64,128], at: s32[96]) -> f32[96,128] {
+  %table = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %at = s32[96]{0:T(128)} parameter(1)
+  ROOT %rows = f32[96,128]{1,0:T(8,128)} gather(%table, %at), offset_dims={1}
+}
+
+ENTRY %main (a: f32[64,128], b: s32[96]) -> f32[96,128] {
+  %a = f32[64,128]{1,0:T(8,128)} parameter(0)
+  %b = s32[96]{0:T(128)} parameter(1)
+  %sum = f32[64,128]{1,0:T(8,128)} add(%a, %a), backend_config={"estimated_cycles":"100"}
+  %ours = f32[64,128]{1,0:T(8,128)} custom-call(%sum), custom_call_target="tpu_custom_call"
+  %few = s32[96]{0:T(128)} negate(%b)
+  ROOT %rows = f32[96,128]{1,0:T(8,128)} fusion(%ours, %few), kind=kCustom, calls=%fused
+}
+"""
+
+
+def test_counts_what_the_schedule_leaves_out(hlo):
+  # The gather, neither the kernel nor what moves a few numbers.
+  found = hlo.account(_GATHERS)
+  assert (found.cycles, found.untimed) == (100, 1)
 
 
 _GPU_TEXT = """\
@@ -269,17 +296,21 @@ def test_table_shows_what_fits_and_what_failed():
       "rows": {
         "--for v5e:2x2": row,
         "--for h100:1": {"date": "2026-11-25", "error": "no memory"},
+        "--for v5e:1x1": row | {"scheduled_s": 0.02, "untimed": 3},
+        "--for v6e:1x1": row | {"scheduled_s": 0.02},
       },
     }
   )
   lines = [line for line in text.splitlines() if line.startswith("|")]
-  assert len(lines) == 8
-  assert len({line.count("|") for line in lines[:4]}) == 1
-  assert len({line.count("|") for line in lines[4:]}) == 1
+  assert len(lines) == 12
+  assert len({line.count("|") for line in lines[:6]}) == 1
+  assert len({line.count("|") for line in lines[6:]}) == 1
   assert "20.0 (does not fit)" in lines[2]
   assert "20.0 (compute)" in lines[2]
   assert "75 %" in lines[2]
   assert "no memory" in lines[3]
+  assert lines[4].endswith("| >= 20.00 |")
+  assert lines[5].endswith("| 20.00 |")
   row = "| 012345678+changes | 1.00 | 1.00 | 0.50 | all-reduce 0.21, all-gather"
-  assert row in lines[6]
-  assert lines[7] == "| `--for h100:1` | - |  |  |  |  |"
+  assert row in lines[8]
+  assert lines[9] == "| `--for h100:1` | - |  |  |  |  |"

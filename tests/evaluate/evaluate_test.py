@@ -363,7 +363,7 @@ def test_a_turned_mask_may_be_as_far_off_as_any_other(
   mask = spine()
   turn = np.diag([-1.0, 1, 1, 1])
   turn[0, 3] = SHAPE[0] - 1
-  for name, shift in (("sub-1", 0.005), ("sub-2", 0.05)):
+  for name, shift in (("sub-1", 0.15), ("sub-2", 0.25)):
     references.add(name, mask)
     affine = GRID.affine @ turn
     affine[0, 3] += shift

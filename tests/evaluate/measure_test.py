@@ -19,6 +19,7 @@ from vf_jax.evaluate.measure import (
 )
 from vf_jax.evaluate.metrics.overlap import dice
 from vf_jax.io.centroids import Centroids, write_centroids
+from vf_jax.io.vertebrae import VertebraRow, write_vertebrae_csv
 from vf_jax.labels import BY_NAME
 from vf_jax.volume import Grid, Volume, reorient
 
@@ -134,7 +135,26 @@ def test_another_grid_is_refused_and_counts_as_missed(measure):
   note = found.notes[0]
   for words in ("sub-1_seg-vert_msk.nii.gz", "another grid", "Fix: predict on"):
     assert words in note
+  assert "corners up to 4 mm apart" in note
   assert {v.state for v in found.vertebrae} == {"missed"}
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR"])
+def test_a_rounded_header_is_no_other_grid(measure, codes):
+  affine = AFFINE.copy()
+  affine[:3, :3] *= 1 + 1e-3
+  moved = Grid(SHAPE, affine)
+  assert 0.1 < moved.apart_mm(GRID) < 0.2
+  stored = reorient(Volume(spine(), moved.affine), codes)
+  found = measure(
+    np.ascontiguousarray(stored.voxels), spine(),
+    pred_grid=stored.grid, pred_points=middles(spine()),
+  )  # fmt: skip
+  assert found.state == "scored"
+  assert found.all_right
+  assert found.true_vertebrae[0].dice == 1
+  note = "off the reference's, less than a tenth of a voxel"
+  assert any(note in one for one in found.notes)
 
 
 def test_other_axes_on_the_same_grid_are_turned(measure):
@@ -196,6 +216,74 @@ def test_a_cut_vertebra_beyond_the_reference_is_excused(measure):
   assert counted.extra == (25,)
   assert counted.spine_dice < 1
   assert not counted.all_right
+
+
+@pytest.fixture
+def say_cut(predictions):
+  """Writes a table that calls levels cut, and columns of theirs partial."""
+
+  def write(*levels, partial=("volume_ml", "core_ml")):
+    folder = predictions.root / "sub-1"
+    folder.mkdir(parents=True, exist_ok=True)
+    nothing = [math.nan] * 11
+    write_vertebrae_csv(
+      folder / "sub-1_vertebrae.csv",
+      [
+        VertebraRow(
+          name, BY_NAME[name].code, (0.0, 0.0, 0.0), 1.0, False,
+          dict.fromkeys(partial, ""), *nothing,
+        )
+        for name in levels
+      ],
+    )  # fmt: skip
+
+  return write
+
+
+def test_a_level_that_padding_cuts_is_excused(measure, say_cut):
+  prediction, truth = spine((21, 20, 19)), spine((21, 20))
+  assert measure(prediction, truth).extra == (19,)
+  say_cut("T12")
+  found = measure(prediction, truth)
+  assert by_level(found)["T12"].state == "excused"
+  assert by_level(found)["T12"].cut
+  assert found.all_right
+  assert found.spine_dice == 1
+  counted = measure(prediction, truth, MeasureOptions(count_cut=True))
+  assert counted.extra == (19,)
+
+
+@pytest.mark.parametrize(
+  ("codes", "levels", "partial", "extra"),
+  [
+    # Processes alone are cut, or nothing is said of this level.
+    ((19,), ["T12"], ["volume_ml"], (19,)),
+    ((19,), ["T11", "L1"], ["core_ml"], (19,)),
+    # Another one lies beyond it.
+    ((19, 18), ["T12", "T11"], ["core_ml"], (19,)),
+    # Not the next one: levels are left out.
+    ((17,), ["T10"], ["core_ml"], (17,)),
+    # By its level it lies elsewhere.
+    ((22,), ["L3"], ["core_ml"], (22,)),
+  ],
+)
+def test_a_table_excuses_nothing_but_the_last_level(
+  measure, say_cut, codes, levels, partial, extra
+):
+  say_cut(*levels, partial=partial)
+  prediction, truth = spine((21, 20, *codes)), spine((21, 20))
+  assert measure(prediction, truth).extra == extra
+
+
+def test_a_table_of_another_program_is_passed_over(measure, predictions):
+  predictions.add("sub-1", spine())
+  table = predictions.root / "sub-1" / "sub-1_vertebrae.csv"
+  table.write_text("level,volume\nL1,3\n")
+  found = measure(spine(), spine())
+  assert found.state == "scored"
+  assert found.all_right
+  assert "its table was not used" in found.notes[0]
+  assert "no column code" in found.notes[0]
 
 
 def test_a_whole_vertebra_beyond_the_reference_is_superfluous(measure):

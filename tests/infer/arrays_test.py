@@ -44,6 +44,15 @@ def test_layouts_and_dtypes(form):
   np.testing.assert_array_equal(volume.affine, AFFINE)
 
 
+def test_an_array_with_hidden_voxels_is_refused():
+  hidden = np.ma.masked_less(HU, 0)
+  for given, affine in ((hidden, AFFINE), (Volume(hidden, AFFINE), None)):
+    with pytest.raises(InputError, match=r"masked array.*Fix: .*filled"):
+      as_volume(given, affine)
+  shown, _ = as_volume(np.ma.array(HU), AFFINE)
+  np.testing.assert_array_equal(shown.voxels, HU)
+
+
 def test_what_is_plain_already_is_not_copied():
   volume, _ = as_volume(HU[:, ::-1], AFFINE)
   assert np.shares_memory(volume.voxels, HU)

@@ -25,6 +25,7 @@ from vf_jax.io.centroids import read_centroids
 from vf_jax.io.ct import InputOptions, case_name
 from vf_jax.io.lesions import read_lesions
 from vf_jax.io.nifti import read
+from vf_jax.io.vertebrae import read_vertebrae_csv
 from vf_jax.labels import BY_CODE, BY_NAME
 from vf_jax.report.page import write_report
 
@@ -168,25 +169,22 @@ def test_files_lie_exactly_on_the_input(name, tmp_path, oracle, make_ct, spine):
     assert codes[tuple(np.round(place).astype(int))] == item["label"]
 
 
-def table(path):
-  with path.open(newline="") as file:
-    return list(csv.DictReader(file))
-
-
 def test_tables_say_what_the_mask_says(written, ct, spine):
   folder, result = written
   image = nibabel.load(ct)
   hu = np.asarray(image.dataobj)
   codes = np.asarray(nibabel.load(folder / "sub-1_seg-vert_msk.nii.gz").dataobj)
-  rows = table(folder / "sub-1_vertebrae.csv")
-  assert [row["level"] for row in rows] == list(spine.levels)
-  assert [row["complete"] for row in rows] == ["yes"] * 4 + ["no"]
+  rows = read_vertebrae_csv(folder / "sub-1_vertebrae.csv")
+  assert [row.level for row in rows] == list(spine.levels)
+  assert [row.complete for row in rows] == [True, True, True, True, False]
   for row in rows:
-    own = codes == int(row["code"])
-    volume_ml, mean_hu = float(row["volume_ml"]), float(row["mean_hu"])
-    assert volume_ml == pytest.approx(own.sum() * 0.027, abs=0.01)
-    assert mean_hu == pytest.approx(hu[own].mean(), abs=0.1)
-    assert float(row["confidence"]) == pytest.approx(0.9)
+    own = codes == row.code
+    assert row.volume_ml == pytest.approx(own.sum() * 0.027, abs=0.01)
+    assert row.mean_hu == pytest.approx(hu[own].mean(), abs=0.1)
+    assert row.confidence == pytest.approx(0.9)
+  with (folder / "sub-1_vertebrae.csv").open(newline="") as file:
+    plain = list(csv.DictReader(file))
+  assert [row["complete"] for row in plain] == ["yes"] * 4 + ["no"]
   (lesion,) = read_lesions(folder / "sub-1_lesions.json")
   np.testing.assert_allclose(lesion.centre_mm, spine.lesion, atol=0.2)
   np.testing.assert_allclose(lesion.size_mm, spine.lesion_size, atol=0.1)
@@ -343,8 +341,8 @@ def test_a_centre_outside_the_scan_is_in_the_table_only(
     tmp_path / "x" / "x_seg-vb_ctd.json", read(path).grid
   )
   assert [v.name for v in centroids.levels] == list(spine.levels[1:-1])
-  rows = table(tmp_path / "x" / "x_vertebrae.csv")
-  assert [row["level"] for row in rows] == list(spine.levels)
+  rows = read_vertebrae_csv(tmp_path / "x" / "x_vertebrae.csv")
+  assert [row.level for row in rows] == list(spine.levels)
 
 
 def test_until_the_end_there_is_only_a_hidden_folder(ct, tmp_path, oracle):
@@ -593,7 +591,7 @@ def test_all_well_is_zero_and_silent(ct, tmp_path, predict, capsys):
 def test_two_inputs_of_one_case_are_a_mistake_of_usage(
   ct, tmp_path, predict, capsys
 ):
-  other = tmp_path / "sub-1.nii"
+  other = ct.with_name("sub-1.nii")
   assert predict(ct, other, "--out", tmp_path / "out") == 2
   assert "sub-1" in capsys.readouterr().err
   assert not (tmp_path / "out").exists()

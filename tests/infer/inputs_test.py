@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pydicom
 import pytest
@@ -93,6 +94,10 @@ def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
   monkeypatch.setattr(os, "scandir", deny)
   with pytest.raises(InputError, match="closed: cannot be read: permission"):
     find_cases([tmp_path])
+  touch(tmp_path, ".other/c.nii")
+  case, other = find_cases([tmp_path, tmp_path / ".other"])
+  assert "closed: cannot be read: permission" in str(case.refusal)
+  assert (other.name, other.refusal) == ("c", None)
   (tmp_path / "closed").rename(tmp_path / "gone")
   assert list(names(tmp_path)) == ["a"]
 
@@ -102,6 +107,18 @@ def test_equal_file_names_take_the_folders_name(tmp_path):
     tmp_path, "s01/ct.nii.gz", "s02/ct.nii.gz", "s02/old/ct.nii.gz", "x.nii"
   )
   assert list(names(tmp_path)) == ["s01", "s02", "s02_old", "x"]
+
+
+def test_equal_names_of_several_inputs_take_the_folders_name(
+  tmp_path, monkeypatch
+):
+  touch(tmp_path, "s1/ct.nii.gz", "s2/ct.nii.gz", "x.nii", ".s3/CT.mha")
+  monkeypatch.chdir(tmp_path)
+  assert list(names("s1", "s2", "x.nii")) == ["s1", "s2", "x"]
+  files = ("s1/ct.nii.gz", tmp_path / "s2/ct.nii.gz", ".s3/CT.mha")
+  assert list(names(*files)) == ["s1", "s2", "s3_CT"]
+  touch(tmp_path, "a/s1/ct.nii", "a/s2/ct.nii", "b/s1/ct.nii", "b/s3/ct.nii")
+  assert list(names("a", "b")) == ["a_s1", "s2", "b_s1", "s3"]
 
 
 def test_results_of_a_run_are_no_input(tmp_path):
@@ -168,6 +185,17 @@ def test_pictures_and_texts_are_not_opened(tmp_path, monkeypatch):
   monkeypatch.setattr(pathlib.Path, "open", watched)
   assert list(names(tmp_path)) == [tmp_path.name]
   assert opened == ["IM1"]
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / "IM0")
+  dicom(tmp_path / "IM1", "1.1")
+  with ThreadPoolExecutor(1) as pool:
+    search = pool.submit(names, tmp_path)
+    try:
+      assert list(search.result(timeout=20)) == [tmp_path.name]
+    finally:  # lets go of whoever waits
+      os.close(os.open(tmp_path / "IM0", os.O_RDWR | os.O_NONBLOCK))
 
 
 def test_examinations_in_one_folder_are_told_apart_by_series(tmp_path):
@@ -243,11 +271,20 @@ def test_lists(tmp_path):
 
 
 def test_what_holds_no_case_or_one_name_twice_is_refused(tmp_path):
-  touch(tmp_path, "masks/a_seg.nii", "a/x_ct.nii.gz", "b/X.nii")
+  touch(tmp_path, "masks/a_seg.nii", "a/x_ct.nii.gz", "a/X.nii")
   with pytest.raises(InputError, match="holds no CT"):
     find_cases([tmp_path / "masks"])
-  with pytest.raises(ConfigError, match=r"b/X\.nii: .*'X', as .*a/x_ct\.nii"):
-    find_cases([tmp_path / "a", tmp_path / "b"])
+  with pytest.raises(ConfigError, match=r"a/x_ct\.nii.*'x', as .*a/X\.nii"):
+    find_cases([tmp_path / "a"])
+
+
+def test_of_several_inputs_a_folder_without_a_ct_is_a_case(tmp_path):
+  touch(tmp_path, "p1/a.nii", "p2/notes.nrrd", "p3/a_seg.nii", "p5/e.nii")
+  (tmp_path / "p4").mkdir()
+  cases = find_cases(sorted(tmp_path.iterdir()))
+  assert [case.name for case in cases] == ["a", "p2", "p3", "p4", "e"]
+  assert [case.refusal is None for case in cases] == [True, *[False] * 3, True]
+  assert "p3: holds no CT" in str(cases[2].refusal)
 
 
 def test_shards_take_every_case_once(tmp_path):

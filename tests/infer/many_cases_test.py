@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import nibabel
 import numpy as np
@@ -121,6 +122,19 @@ def test_a_bad_file_is_told_kept_and_tried_again(quick, scans, tmp_path):
   assert os.listdir(out / ".failures") == []
 
 
+def test_an_empty_folder_among_the_inputs_is_refused_alone(
+  quick, scans, tmp_path
+):
+  (tmp_path / "p2").mkdir()
+  cases = find_cases([tmp_path / "p2", scans])
+  out = tmp_path / "out"
+  result = predict_cohort(quick, cases, out, no_report)
+  assert result.done == ("a", "b", "c", "d")
+  assert "holds no CT" in result.refused["p2"]
+  row = table(out)["p2"]
+  assert (row["state"], row["fault"][:11]) == ("refused", "holds no CT")
+
+
 @pytest.mark.parametrize("letters", [236, 248, 300])
 def test_a_name_that_is_too_long_is_refused_and_the_others_go_on(
   quick, scans, tmp_path, letters, monkeypatch
@@ -208,6 +222,21 @@ def test_only_the_next_case_is_read_ahead(quick, scans, tmp_path, monkeypatch):
   run(quick, scans, tmp_path / "out")
   assert open_cases == list("abcd")
   assert meanwhile == ["ab", "abc", "abcd", "abcd"]
+
+
+def test_the_mask_of_a_case_is_gone_when_the_next_begins(
+  quick, scans, tmp_path, monkeypatch
+):
+  call, masks = Quick.__call__, []
+
+  def watched(self, volume, case, facts=None):
+    assert [mask() for mask in masks] == [None] * len(masks)
+    result = call(self, volume, case, facts)
+    masks.append(weakref.ref(result.mask))
+    return result
+
+  monkeypatch.setattr(Quick, "__call__", watched)
+  assert len(run(quick, scans, tmp_path / "out").done) == len(masks) == 4
 
 
 def test_shards_share_a_folder_and_its_summary(quick, scans, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from vf_jax.hounsfield import AIR_HU
-from vf_jax.models.descriptor import describe, describe_first
+from vf_jax.models.descriptor import describe
 from vf_jax.multispine.store import Store
 
 _SPACING = jnp.array([[0.7, 0.7, 2.5]])
@@ -89,24 +89,3 @@ def test_thick_slices_show_along_their_axis():
   found = _describe(thick)[25:-3].reshape(3, 11)
   bend = (found**2) @ np.arange(11)
   assert bend[0] < 0.75 * bend[1:].min()
-
-
-def test_the_first_version_stays_as_its_weights_know_it():
-  rng = np.random.default_rng(0)
-  image = (150 * rng.standard_normal((6, 6, 7)) - 200).astype(np.float32)
-  first = jax.jit(describe_first)
-  found = np.asarray(first(jnp.asarray(image)[None], _SPACING))[0]
-
-  def shares(values, places):
-    knots = np.eye(len(places))
-    rows = [np.interp(values, places, knot, right=0.0) for knot in knots]
-    return np.sqrt(np.sum(rows, axis=1) / (len(values) + 1))
-
-  even, odd = image[::2, ::2, 0:6:2].ravel(), image[::2, ::2, 1::2].ravel()
-  body = even > -500
-  expected = [
-    shares(even[body], np.linspace(-1000, 1400, 25)),
-    shares(np.log1p(abs(odd - even)[body]), np.linspace(0, 7, 15)),
-    np.log(np.asarray(_SPACING)[0]),
-  ]
-  np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)

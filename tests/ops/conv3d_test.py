@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import TypeCheckError
 
 from vf_jax.ops.conv3d import Implementation, choose_implementation, conv3d
+from vf_jax.ops.winograd import winograd
 
 ALL = get_args(Implementation)
 # Batch, depth, height, width; kernel; channels in and out.
@@ -172,3 +173,16 @@ def test_unknown_implementation_is_refused():
 def test_even_kernel_is_refused():
   with pytest.raises(ValueError, match="odd"):
     conv3d(jnp.zeros((1, 4, 4, 4, 1)), jnp.zeros((2, 3, 3, 1, 1)))
+
+
+@pytest.mark.parametrize("depth", [9, 12, 14])
+def test_winograd_in_steps_is_winograd_at_once(depth, monkeypatch):
+  x, kernel = _inputs((2, depth, 3, 4), (3, 3, 3), 2, 3)
+  # Without gradients, steps of four depths; with them all at once.
+  monkeypatch.setattr("vf_jax.ops.winograd._STEP_BYTES", 1)
+  steps = jax.jit(winograd)
+  assert "while" in steps.lower(x, kernel).as_text()
+  at_once, gradients = jax.jit(lambda *a: jax.vjp(winograd, *a))(x, kernel)
+  _close([steps(x, kernel)], [at_once], 1e-6)
+  _close([at_once], [_native(x, kernel)], 1e-5)
+  assert len(gradients(at_once)) == 2

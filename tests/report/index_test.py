@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 
 import pytest
 from page_test import Page
@@ -52,6 +53,17 @@ def test_cases_with_most_warnings_come_first(make_case, tmp_path):
   assert "3 cases" in page.texts
   assert page.texts.count("L1\N{EN DASH}L5") == 2
   assert "90.0\N{NO-BREAK SPACE}%" in page.texts
+
+
+def test_names_that_are_no_text_are_linked_by_their_bytes(make_case, tmp_path):
+  write_case(tmp_path, make_case, os.fsdecode(b"b\xff"))
+  (tmp_path / FAILURES).mkdir()
+  record = json.dumps({"case": "\ud800", "fault": "is empty."})
+  (tmp_path / FAILURES / "x.json").write_text(record)
+  page = Page(write_index(tmp_path).read_text("utf-8"))
+  (link,), (picture,) = page.all("a"), page.all("img")
+  assert link["href"] == "b%FF/b%FF_report.html"
+  assert picture["src"] == "b%FF/b%FF_overview.png"
 
 
 def test_facts_are_the_lowest_of_what_is_whole(make_case, tmp_path):

@@ -1,18 +1,20 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""A run keeps the numbers of its domains, and tells of other data."""
+"""A run keeps the numbers of its domains, and tells of other settings."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 
 import pytest
 
+from vf_jax.config import from_dict
 from vf_jax.errors import ConfigError
 from vf_jax.multispine.merge import merge
 from vf_jax.multispine.store import Store
 from vf_jax.train.loop import train
-from vf_jax.train.past import changed_data, check_domains
+from vf_jax.train.past import changed_settings, check_domains
 
 
 @pytest.fixture
@@ -53,15 +55,44 @@ def test_what_has_no_prototypes_or_no_facts_may_go_on(
     check_domains(renamed, store, tmp_path)
 
 
+def test_what_changes_later_steps_is_told(
+  uninterrupted, test_config, tmp_path, capsys
+):
+  values = test_config.to_dict()
+  changes = {
+    "data.batch": 4, "data.weights": [], "data.augment.noise": 0.25,
+    "loss.lesion": 0.5, "optim.learning_rate": 0.25, "train.steps": 40,
+    "train.micro_batches": 2, "train.seed": 7,
+  }  # fmt: skip
+  expected = []
+  for key, now in changes.items():
+    *groups, name = key.split(".")
+    group = functools.reduce(dict.__getitem__, groups, values)
+    expected.append(f"{key} was {group[name]!r}, is {now!r}")
+    group[name] = now
+  # How it is read and how often it is written down changes no step.
+  values["data"] |= {"workers": 2, "threads": 3, "prefetch": 5, "cache_mib": 1}
+  values["train"] |= {"log_every": 3, "checkpoint_every": 7, "keep": 9}
+  found = changed_settings(from_dict(values), uninterrupted.workdir)
+  assert sorted(found) == sorted(expected)
+
+  run = tmp_path / "run"
+  shutil.copytree(uninterrupted.workdir, run)
+  settings = dataclasses.replace(test_config.train, steps=10)
+  train(dataclasses.replace(test_config, train=settings), run)
+  said = capsys.readouterr().err
+  assert "settings are not those of before: train.steps was 20, is 10" in said
+
+
 def test_another_split_is_told(uninterrupted, test_config, tmp_path):
-  assert changed_data(test_config, uninterrupted.workdir) == []
+  assert changed_settings(test_config, uninterrupted.workdir) == []
   data = dataclasses.replace(test_config.data, split="s.json", part="test")
   other = dataclasses.replace(test_config, data=data)
-  assert changed_data(other, uninterrupted.workdir) == [
+  assert changed_settings(other, uninterrupted.workdir) == [
     "data.split was '', is 's.json'",
     "data.part was 'train', is 'test'",
   ]
-  assert changed_data(other, tmp_path) == []
+  assert changed_settings(other, tmp_path) == []
   for text in ("{", "[]", '{"config": []}', '{"config": {"data": 1}}'):
     (tmp_path / "run.json").write_text(text)
-    assert changed_data(other, tmp_path) == []
+    assert changed_settings(other, tmp_path) == []

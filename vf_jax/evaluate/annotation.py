@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import warnings
 from collections.abc import Collection, Mapping
@@ -18,9 +19,10 @@ from vf_jax.evaluate.cases import CaseFiles, point_frame
 from vf_jax.io import nifti
 from vf_jax.io.centroids import read_centroids
 from vf_jax.io.lesions import LesionRecord, read_lesions
+from vf_jax.io.vertebrae import read_vertebrae_csv
 from vf_jax.labels import IGNORE, SACRUM, to_verse
 from vf_jax.multispine.bodies import derive_centres, level_centre
-from vf_jax.multispine.checks.alignment import turned_like
+from vf_jax.multispine.checks.alignment import rounding_mm, turned_like
 from vf_jax.multispine.shapes import Shape, measure_shapes
 from vf_jax.volume import (
   Grid,
@@ -34,7 +36,7 @@ from vf_jax.volume import (
 PointKind = Literal["body", "mask", "derived", "none"]
 Point = tuple[float, float, float]
 
-_SAME_MM = 0.01  # what headers in float32 may differ by
+_SAME_MM = 0.01  # what headers in float32 may differ by without a word
 _DERIVED_MM = 2.0  # voxels on which `bodies` knows its rule
 
 
@@ -54,6 +56,8 @@ class Annotation:
       or 'none'.
     lesions: boxes; None if nothing is said of lesions.
     notes: what was found amiss, in words.
+    said_cut: codes whose bodies the scan cuts, by the prediction's own table;
+      it knows of padding, which a mask does not show.
   """
 
   labels: Volume | None
@@ -63,6 +67,7 @@ class Annotation:
   point_kind: PointKind
   lesions: tuple[LesionRecord, ...] | None
   notes: tuple[str, ...] = ()
+  said_cut: frozenset[int] = frozenset()
 
 
 def read_reference(files: CaseFiles) -> Annotation:
@@ -137,19 +142,7 @@ def read_prediction(
         f"holds the code {IGNORE}, unknown; a prediction has to decide.",
         "write 0 for background.",
       )
-    notes = []
-    if not labels.grid.same_as(truth.grid, _SAME_MM):
-      turned = turned_like(labels, truth.grid, _SAME_MM)
-      if turned is None:
-        raise InputError(
-          files.mask,
-          f"lies on another grid than its reference: {_describe(labels.grid)}"
-          f", the reference {_describe(truth.grid)}.",
-          "predict on the reference's own CT, or resample the mask onto it "
-          "(nearest voxel).",
-        )
-      labels = turned
-      notes.append("its axes were turned to those of the reference.")
+    labels, notes = _lay_on(labels, truth.grid, files.mask)
     whole = measure_shapes(labels).levels
     if reference.unknown is not None:
       voxels = labels.voxels.copy()
@@ -169,8 +162,13 @@ def read_prediction(
       # Files have no point where the body lies outside the scan.
       if missing := whole.keys() - points.keys():
         points |= _derive_some(labels, missing)
+    said_cut: frozenset[int] = frozenset()
+    if files.table is not None:
+      said_cut = _read_cut(files.table, notes)
   notes += [str(w.message) for w in caught]
-  return Annotation(labels, None, whole, points, kind, lesions, tuple(notes))
+  return Annotation(
+    labels, None, whole, points, kind, lesions, tuple(notes), said_cut
+  )
 
 
 def _read_mask(
@@ -191,6 +189,35 @@ def _read_mask(
   return labels, unknown if unknown.any() else None
 
 
+def _lay_on(
+  labels: Volume, grid: Grid, path: pathlib.Path
+) -> tuple[Volume, list[str]]:
+  """A mask on the grid of its reference, and what had to be done for that."""
+  notes = []
+  near = rounding_mm(grid)
+  if not labels.grid.same_as(grid, near):
+    turned = turned_like(labels, grid, near)
+    if turned is None:
+      apart = labels.grid.apart_mm(grid)
+      far = f"; corners up to {apart:.2g} mm apart" if apart < math.inf else ""
+      raise InputError(
+        path,
+        f"lies on another grid than its reference: {_describe(labels.grid)}"
+        f", the reference {_describe(grid)}{far}.",
+        "predict on the reference's own CT, or resample the mask onto it "
+        "(nearest voxel).",
+      )
+    labels = turned
+    notes.append("its axes were turned to those of the reference.")
+  apart = labels.grid.apart_mm(grid)
+  if apart > _SAME_MM:
+    notes.append(
+      f"the corners of its grid lie up to {apart:.2g} mm off the reference's, "
+      "less than a tenth of a voxel: taken for rounding in a header."
+    )
+  return labels, notes
+
+
 def _read_points(
   path: pathlib.Path, grid: Grid
 ) -> tuple[dict[int, Point], PointKind]:
@@ -201,6 +228,19 @@ def _read_points(
     if level != SACRUM
   }
   return points, table.kind
+
+
+def _read_cut(path: pathlib.Path, notes: list[str]) -> frozenset[int]:
+  """Codes whose body the table calls cut; other programs' tables say none."""
+  try:
+    rows = read_vertebrae_csv(path)
+  except (InputError, OSError) as error:
+    notes.append(f"its table was not used: {error}")
+    return frozenset()
+  # A field of view that clips the processes alone leaves the core in full.
+  return frozenset(
+    row.code for row in rows if not row.complete and "core_ml" in row.partial
+  )
 
 
 def _derive(labels: Volume, cut: Collection[int]) -> dict[int, Point]:

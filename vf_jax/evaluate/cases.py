@@ -4,8 +4,8 @@
 Cases are matched by name, wherever in the folder their files lie:
 
   <case>_seg-vert_msk.nii.gz, _seg-vb_ctd.json, _lesions.json: as
-    `vf-jax predict` writes them and VerSe's subject trees (there also
-    _seg-subreg_ctd.json).
+    `vf-jax predict` writes them, with _vertebrae.csv beside the mask, and
+    VerSe's subject trees (there also _seg-subreg_ctd.json).
   <case>_seg.nii.gz, <case>_ctd.json or <case>_iso-ctd.json: VerSe's challenge
     trees.
 """
@@ -34,6 +34,7 @@ _POINTS = re.compile(
   r"[-_]ctd\.json"
 )
 _LESIONS = re.compile(r"(?P<case>.+?)_lesions\.json")
+_TABLE = "_vertebrae.csv"
 _PREFERRED = ("subreg", "vb", "vert", "", "iso")
 _SUBJECT = re.compile(r"(?:^|_)(sub-[A-Za-z0-9]+)(?:_|$)")
 _MAX_TABLE = 16 << 20
@@ -48,12 +49,14 @@ class CaseFiles:
     mask: vertebrae in VerSe codes.
     points: file of centroids.
     lesions: file of lesion boxes.
+    table: of `vf-jax predict`, beside its mask.
   """
 
   name: str
   mask: pathlib.Path | None = None
   points: pathlib.Path | None = None
   lesions: pathlib.Path | None = None
+  table: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +111,7 @@ def find_files(folder: str | os.PathLike[str]) -> Mapping[str, CaseFiles]:
   masks: dict[str, pathlib.Path] = {}
   points: dict[str, list[tuple[int, pathlib.Path]]] = {}
   lesions: dict[str, pathlib.Path] = {}
+  tables: set[pathlib.Path] = set()
   for path in list_tree(folder).files:
     if (match := _MASK.fullmatch(path.name)) and "_seg-" not in match["case"]:
       _put(masks, match["case"], path)
@@ -117,13 +121,26 @@ def find_files(folder: str | os.PathLike[str]) -> Mapping[str, CaseFiles]:
       kind = match["kind"] or match["iso"] or ""
       entry = (_PREFERRED.index(kind), path)
       points.setdefault(match["case"], []).append(entry)
+    elif path.name.endswith(_TABLE):
+      tables.add(path)
   chosen: dict[str, pathlib.Path] = {}
   for case, entries in points.items():
     rank = min(entries)[0]
     for path in sorted(p for r, p in entries if r == rank):
       _put(chosen, case, path)
+  beside = {
+    case: table
+    for case, mask in masks.items()
+    if (table := mask.with_name(case + _TABLE)) in tables
+  }
   return {
-    case: CaseFiles(case, masks.get(case), chosen.get(case), lesions.get(case))
+    case: CaseFiles(
+      case,
+      masks.get(case),
+      chosen.get(case),
+      lesions.get(case),
+      beside.get(case),
+    )
     for case in sorted({*masks, *lesions})
   }
 

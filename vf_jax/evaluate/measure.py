@@ -6,14 +6,15 @@ A predicted level that the reference lacks is superfluous, with two exceptions
 which are *excused*, neither right nor wrong: a vertebra that the field of view
 cuts, above the first or below the last level of the reference, because VerSe
 and others do not annotate those; and one that lies, with half of its voxels or
-more, where the reference knows nothing (code 255).
+more, where the reference knows nothing (code 255). The field of view may end
+before the array does, at padding, which only the table of the prediction tells.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import numpy as np
@@ -42,7 +43,8 @@ from vf_jax.evaluate.metrics.overlap import (
   match_instances,
 )
 from vf_jax.evaluate.metrics.surface import surface_distances
-from vf_jax.labels import BY_CODE
+from vf_jax.labels import BY_CODE, Level
+from vf_jax.multispine.neighbours import skipped
 
 VertebraState = Literal["found", "missed", "extra", "excused"]
 CaseState = Literal["scored", "missing", "refused"]
@@ -255,7 +257,7 @@ def _with_vertebrae(
     row = VertebraMeasures(
       code=code,
       state=state,
-      cut=code in own.shapes and own.shapes[code].cut,
+      cut=code in own.said_cut or (code in own.shapes and own.shapes[code].cut),
       true_ml=overlap.true[code] * reference.labels.grid.voxel_volume_ml,
       predicted_ml=overlap.predicted[code]
       * reference.labels.grid.voxel_volume_ml,
@@ -299,7 +301,8 @@ def _excused(
       (order < min(orders) and height > max(heights))
       or (order > max(orders) and height < min(heights))
     )
-    if beyond and shape.cut and not options.count_cut:
+    cut = shape.cut or _ends_at_padding(code, prediction, there)
+    if beyond and cut and not options.count_cut:
       excused.add(code)
     assert prediction.labels is not None, "it has shapes"
     left = overlap.predicted[code] * prediction.labels.grid.voxel_volume_ml
@@ -308,6 +311,28 @@ def _excused(
     ):
       excused.add(code)
   return excused
+
+
+def _ends_at_padding(
+  code: int, prediction: Annotation, there: Collection[int]
+) -> bool:
+  """Whether the last level of a column is cut by the prediction's own word.
+
+  NOTE: it is believed of one level at each end alone, which is next to those
+  of the reference. Whatever else it claims, what is superfluous counts.
+  """
+  orders = [BY_CODE[other].order for other in prediction.shapes]
+  level = BY_CODE[code]
+  return (
+    code in prediction.said_cut
+    and level.order in (min(orders), max(orders))
+    and any(_are_neighbours(level, BY_CODE[other]) for other in there)
+  )
+
+
+def _are_neighbours(one: Level, other: Level) -> bool:
+  upper, lower = sorted((one, other), key=lambda level: level.order)
+  return not skipped(upper, lower)
 
 
 def _measure_surfaces(

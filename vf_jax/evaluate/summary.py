@@ -233,8 +233,9 @@ def _add_masks(
   table.add(
     "dice_spine",
     table.mean((c, c.spine_dice) for c in cases),
-    "mean over scans of Dice of any vertebra against background (VerSe's "
-    "notebook)",
+    "mean over scans of Dice of any vertebra against background, on the "
+    "reference's grid; both empty = left out (VerSe's notebook: at 1 mm, and "
+    "counts 1)",
     f"{len(cases)} scans",
   )
   for number, tolerance in enumerate(measured.tolerances_mm):

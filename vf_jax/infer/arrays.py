@@ -51,6 +51,12 @@ def as_volume(
   Units:
     HU; mm.
   """
+  if np.ma.is_masked(ct.voxels if isinstance(ct, Volume) else ct):
+    raise InputError(
+      "the CT",
+      "is a masked array: some of its voxels are not given.",
+      "give values to them, as by ct.filled(-1024).",
+    )
   placed = any(value is not None for value in (affine, spacing, orientation))
   if isinstance(ct, str | os.PathLike | Volume) and placed:
     raise InputError(

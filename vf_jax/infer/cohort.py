@@ -115,6 +115,8 @@ def predict_cohort(
   stopped = ""
 
   def prepare(case: CaseInput) -> _Ready:
+    if case.refusal is not None:
+      raise case.refusal
     request = request_of(
       predictor, case.path, options.inputs, options.dicom_seg
     )
@@ -169,6 +171,8 @@ def predict_cohort(
           else:
             done.append(case.name)
             progress.finish(result, folder)
+          # NOTE: its mask would take room while the next case is computed.
+          del result
   finally:
     progress.close()
     fault = _summarise(folder)

@@ -24,7 +24,10 @@ from vf_jax.multispine.neighbours import skipped
 from vf_jax.volume import Grid
 
 BORDER_MM = 1.5
-"""Bone this close to the end of the scan is taken as cut."""
+"""Bone this close to the end of the scan is taken as cut.
+
+Whole layers of voxels count, as many as this holds, but one at least.
+"""
 _RIM_MM = 2.5  # cortex and partial volume left out of the core, + half a voxel
 _LEAST_CORE_ML = 0.2
 _STRIP_MM = 5.0  # half the width of the strip in which heights are taken
@@ -234,7 +237,7 @@ def compare_neighbours(vertebrae: Sequence[Vertebra]) -> list[Vertebra]:
 
 
 def _core(frame: BodyFrame, body, grid: Grid):
-  """The body without its rim; the part that holds its middle."""
+  """The body without its rim; of several parts the largest."""
   rim = _RIM_MM + max(grid.spacing) / 2
   deep = ndimage.distance_transform_edt(np.pad(body, 1)) * frame.step_mm
   # The nearest node outside lies half a step beyond the surface.

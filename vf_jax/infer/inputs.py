@@ -39,10 +39,12 @@ class CaseInput:
   Attributes:
     path: a file, or the folder of a DICOM examination.
     name: of the case, and of its folder in the results.
+    refusal: why a folder gave no case, if it stands for itself here.
   """
 
   path: pathlib.Path
   name: str
+  refusal: InputError | None = None
 
 
 def read_list(path: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -86,24 +88,32 @@ def find_cases(
 
   Returns:
     The cases without those named twice; the order and the names depend on the
-    paths alone. Where files of one folder have the same name (ct.nii.gz), the
-    folders above are part of the case's name.
+    paths alone. Where cases have the same name (ct.nii.gz), the folders above,
+    below the one that holds all paths, are part of it. Of several paths a
+    folder that holds no CT, or one that cannot be read, is a case to be
+    refused: it must not cost the others.
 
   Raises:
-    InputError: if a folder holds no CT, or one below it cannot be read.
+    InputError: if the only path is such a folder.
     ConfigError: if two cases have the same name.
   """
   cases: dict[str, CaseInput] = {}
-  for given in paths:
-    path = pathlib.Path(given)
+  given = [pathlib.Path(path) for path in paths]
+  for path in given:
     found = [CaseInput(path, case_name(path))]
     # Unlike the method, it takes a name that no disk can hold.
     if os.path.isdir(path) and not one_each:
-      found = _search(path, say)
+      try:
+        found = _search(path, say)
+      except InputError as error:
+        if len(given) == 1:
+          raise
+        found = [CaseInput(path, case_name(path), error)]
     for case in found:
       cases.setdefault(os.path.abspath(case.path), case)
-  _check_names(list(cases.values()))
-  return list(cases.values())
+  named = _tell_apart(list(cases.values()), given)
+  _check_names(named)
+  return named
 
 
 def _search(top: pathlib.Path, say: Say) -> list[CaseInput]:
@@ -132,17 +142,29 @@ def _search(top: pathlib.Path, say: Say) -> list[CaseInput]:
       "holds no CT.",
       "give NIfTI or MetaImage files, DICOM folders or their zip archives.",
     )
-  plain = [case_name(place) for place in places]
-  counts = collections.Counter(plain)
+  return _tell_apart([CaseInput(p, case_name(p)) for p in places], [top])
+
+
+def _tell_apart(
+  cases: list[CaseInput], given: Sequence[pathlib.Path]
+) -> list[CaseInput]:
+  """Adds to equal names the folders below the one that holds all inputs."""
+  counts = collections.Counter(case.name.casefold() for case in cases)
+  if len(counts) == len(cases):
+    return cases
+  top = os.path.commonpath([os.path.abspath(path) for path in given])
   return [
-    CaseInput(place, name if counts[name] == 1 else _long_name(place, top))
-    for place, name in zip(places, plain, strict=True)
+    case
+    if counts[case.name.casefold()] == 1
+    else dataclasses.replace(case, name=_long_name(case.path, top))
+    for case in cases
   ]
 
 
-def _long_name(place: pathlib.Path, top: pathlib.Path) -> str:
-  parts = place.relative_to(top).parts
-  return "_".join((*parts[:-1], case_name(place))).removesuffix("_ct")
+def _long_name(place: pathlib.Path, top: str) -> str:
+  parts = pathlib.Path(os.path.abspath(place)).relative_to(top).parts
+  name = "_".join((*parts[:-1], case_name(place))).removesuffix("_ct")
+  return name.lstrip(".") or "case"
 
 
 def _refuse(error: OSError) -> None:

@@ -26,7 +26,8 @@ def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
   Args:
     folder: any folder.
     names: of its files; they are looked at up to the first DICOM object,
-      pictures and texts by their suffix excepted. A DICOMDIR is none.
+      pictures and texts by their suffix, pipes and devices excepted. A
+      DICOMDIR is none.
 
   Returns:
     Study instance UID of its first DICOM object; if that has none, words that
@@ -41,6 +42,8 @@ def find_study(folder: pathlib.Path, names: Sequence[str]) -> str | None:
       continue
     path = folder / name
     try:
+      if not path.is_file():
+        continue  # a pipe would be waited for
       with path.open("rb") as file:
         if not is_dicom(file.read(HEAD_BYTES)):
           continue

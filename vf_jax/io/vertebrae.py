@@ -1,7 +1,7 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 """The table of vertebrae of one case: CSV, one row a vertebra, and JSON.
 
-The CSV is for people with a spreadsheet, the JSON for programs. The first row
+The CSV is for people with a spreadsheet and for evaluation. The first row
 names the columns and their units; numbers have a fixed number of digits, so
 equal results make equal files. A cell is empty where there is no number, as for
 the mean intensity of a vertebra without a voxel. `partial` names the columns
@@ -11,14 +11,18 @@ whose number is incomplete; the JSON also says why.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from vf_jax.errors import InputError
 from vf_jax.io.atomic import write_text
+from vf_jax.labels import level as find_level
 
 _CENTRE = ("centre_r_mm", "centre_a_mm", "centre_s_mm")
 # Number of digits of each column that is a plain number.
@@ -50,6 +54,8 @@ _HEADER = {
   "frame": "world, RAS+",
   "note": "Not for clinical use.",
 }
+_YES_NO = {"yes": True, "no": False}
+_FIX = "give a file of write_vertebrae_csv, or write it anew."
 
 
 @runtime_checkable
@@ -83,6 +89,33 @@ class VertebraLike(Protocol):
   @property
   def partial(self) -> Mapping[str, str]:
     """Column -> why its number is incomplete or missing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VertebraRow:
+  """One row as it was read; a `VertebraLike`.
+
+  The fields are those of `infer.result.Vertebra`; a CSV names the partial
+  columns without the reasons, which then are empty.
+  """
+
+  level: str
+  code: int
+  centre_mm: tuple[float, float, float]
+  confidence: float
+  complete: bool
+  partial: Mapping[str, str]
+  volume_ml: float
+  mean_hu: float
+  core_ml: float
+  core_mean_hu: float
+  core_median_hu: float
+  height_anterior_mm: float
+  height_middle_mm: float
+  height_posterior_mm: float
+  wedge_ratio: float
+  biconcave_ratio: float
+  crush_ratio: float
 
 
 def write_vertebrae_csv(
@@ -151,6 +184,89 @@ def write_vertebrae_json(
   ]
   content = {**_HEADER, "vertebrae": rows}
   write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_vertebrae_csv(
+  path: str | os.PathLike[str],
+) -> tuple[VertebraRow, ...]:
+  """Reads a table of `write_vertebrae_csv`.
+
+  Columns may stand in another order and others may be among them, since
+  spreadsheets add and move them.
+
+  Args:
+    path: the file.
+
+  Returns:
+    The rows in the order of the file.
+
+  Raises:
+    InputError: a column is missing, a cell is malformed, or level and code do
+      not belong together.
+    OSError: the file cannot be read.
+  """
+  try:
+    text = Path(path).read_bytes().decode("utf-8-sig")
+    lines = list(csv.DictReader(io.StringIO(text, newline="")))
+    names = next(csv.reader(io.StringIO(text, newline="")), [])
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise InputError(path, f"not a CSV file in UTF-8: {error}.", _FIX) from None
+  missing = [name for name in COLUMNS if name not in names]
+  if missing:
+    raise InputError(path, f"no column {', '.join(missing)}.", _FIX)
+  return tuple(
+    _parse_row(path, number, line) for number, line in enumerate(lines, start=2)
+  )
+
+
+def _parse_row(
+  path: str | os.PathLike[str], number: int, line: dict[str, str | None]
+) -> VertebraRow:
+  cells = {name: (line[name] or "").strip() for name in COLUMNS}
+  level = find_level(cells["level"], path)
+  if cells["code"] != str(level.code):
+    raise InputError(
+      path,
+      f"row {number}: code {cells['code']!r} is not that of {level.name},"
+      f" {level.code}.",
+      _FIX,
+    )
+  if cells["complete"] not in _YES_NO:
+    raise InputError(
+      path, f"row {number}: complete is {cells['complete']!r}, not yes or no."
+    )
+
+  def value(name: str) -> float:
+    try:
+      result = float(cells[name] or "nan")
+    except ValueError:
+      result = math.inf
+    if math.isinf(result):
+      raise InputError(
+        path, f"row {number}: {name} {cells[name]!r} is not a number.", _FIX
+      )
+    return result
+
+  partial = cells["partial"].split()
+  unknown = sorted(set(partial) - set(_DIGITS))
+  if unknown:
+    raise InputError(
+      path, f"row {number}: partial names no column {unknown[0]!r}.", _FIX
+    )
+  confidence = value("confidence")
+  if confidence < 0 or confidence > 1:
+    raise InputError(
+      path, f"row {number}: confidence {confidence} is not within 0..1.", _FIX
+    )
+  return VertebraRow(
+    level=level.name,
+    code=level.code,
+    centre_mm=(value(_CENTRE[0]), value(_CENTRE[1]), value(_CENTRE[2])),
+    confidence=confidence,
+    complete=_YES_NO[cells["complete"]],
+    partial=dict.fromkeys(partial, ""),
+    **{name: value(name) for name in _DIGITS},
+  )
 
 
 def _rounded(value: float, digits: int) -> float | None:

@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool, Float
 
 _HU = (-1000.0, 1400.0, 25)  # lowest and highest centre, number of bins
 _CURVATURE = (0.0, 7.0, 11)  # log(1 + HU)
-_DIFFERENCE = (0.0, 7.0, 15)  # log(1 + HU)
 _BODY_HU = -500.0  # below lies air: around the body, in it, and padding
 _SOFT_HU = (-200.0, 300.0)
 _METAL_HU = 500.0  # beside soft tissue: cortical bone and screws
@@ -59,37 +58,6 @@ def describe(
   return jnp.concatenate([*parts, 0.5 * spacing], axis=1)
 
 
-def describe_first(
-  image: Float[Array, "batch depth height width"],
-  spacing_mm: Float[Array, "batch 3"],
-) -> Float[Array, "batch descriptor"]:
-  """The descriptor of version 1, which weights made with it need.
-
-  Differences along one axis only, anatomy's edges and screws included.
-
-  Args:
-    image: HU.
-    spacing_mm: spacing of the scan before resampling, ascending order, mm.
-
-  Returns:
-    Square roots of soft histograms of HU and of neighbour differences inside
-    the body, and the log spacing.
-  """
-  even = image[:, ::2, ::2, 0::2]
-  odd = image[:, ::2, ::2, 1::2]
-  even = even[..., : odd.shape[-1]]
-  body = even > _BODY_HU
-  noise = jnp.log1p(jnp.abs(odd - even))
-  return jnp.concatenate(
-    [
-      _histogram(even, body, _HU),
-      _histogram(noise, body, _DIFFERENCE, open_end=True),
-      jnp.log(spacing_mm),
-    ],
-    axis=1,
-  )
-
-
 def _every_second(even: int) -> tuple[slice, ...]:
   """Odd places along all axes of space, but even ones along axis `even`."""
   first = [0 if axis == even else 1 for axis in (1, 2, 3)]
@@ -100,17 +68,14 @@ def _histogram(
   values: Float[Array, "batch d h w"],
   counts: Bool[Array, "batch d h w"],
   bins: tuple[float, float, int],
-  open_end: bool = False,
 ) -> Float[Array, "batch bins"]:
   """Square roots of the shares of linear bins; 0 where nothing counts.
 
-  Values beyond the ends go to the last bins, with `open_end` to none.
+  Values beyond the ends go to the last bins.
   """
   low, high, number = bins
   centres = jnp.linspace(low, high, number)[None, :, None]
-  values = values.reshape(values.shape[0], 1, -1)
-  if not open_end:
-    values = jnp.clip(values, low, high)
+  values = jnp.clip(values.reshape(values.shape[0], 1, -1), low, high)
   weight = counts.astype(jnp.float32).reshape(values.shape)
   away = jnp.abs(values - centres) * ((number - 1) / (high - low))
   share = (jnp.maximum(0.0, 1.0 - away) * weight).sum(axis=2)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vf_jax.models.descriptor import describe, describe_first
+from vf_jax.models.descriptor import describe
 
 _SHARPNESS = 4.0
 """Of the mixture: no share exceeds e^8 times another.
@@ -64,15 +64,12 @@ class ModulationUnit(nn.Module):
     width: size of the embedding.
     prototype_dropout: chance that a sample's own prototype is masked in
       training, which rehearses leaving its domain out.
-    version: 2; 1 for weights that were made with it: mean features at full
-      length, `describe_first`, dot products without bound.
   """
 
   kind: Literal["none", "film", "prototype"]
   prototypes: int
   width: int
   prototype_dropout: float
-  version: Literal[1, 2] = 2
 
   @nn.compact
   def __call__(
@@ -97,35 +94,27 @@ class ModulationUnit(nn.Module):
     """
     if self.kind == "none":
       return DomainState(embedding=None, log_mixture=None)
-    bounded = self.version > 1
     content = nn.LayerNorm(name="norm")(pooled.astype(jnp.float32))
-    if bounded:
-      # Mean features follow the mean of the image: they tell what is in view.
-      # At unit length they do not drown the statistics.
-      content = content / np.sqrt(content.shape[1])
-    describer = describe if bounded else describe_first
-    read = jnp.concatenate([describer(image, spacing_mm), content], axis=1)
+    # Mean features follow the mean of the image: they tell what is in view.
+    # At unit length they do not drown the statistics.
+    content = content / np.sqrt(content.shape[1])
+    read = jnp.concatenate([describe(image, spacing_mm), content], axis=1)
     hidden = nn.gelu(
       nn.Dense(
         self.width,
         # What is read is a few units long, however many numbers it has.
-        kernel_init=nn.initializers.normal(1.0)
-        if bounded
-        else nn.initializers.lecun_normal(),
+        kernel_init=nn.initializers.normal(1.0),
         name="read",
       )(read.astype(jnp.float32))
     )
     query = nn.Dense(self.width, name="query")(hidden)
     if self.kind == "film":
-      query = _unit(query) * np.sqrt(self.width) if bounded else nn.gelu(query)
+      query = _unit(query) * np.sqrt(self.width)
       return DomainState(embedding=query, log_mixture=None)
     table = self.param(
       "prototypes", nn.initializers.normal(1.0), (self.prototypes, self.width)
     )
-    if bounded:
-      logits = _SHARPNESS * _unit(query) @ _unit(table).T
-    else:
-      logits = query @ table.T / np.sqrt(self.width)
+    logits = _SHARPNESS * _unit(query) @ _unit(table).T
     mixing = logits
     if train and domain is not None and self.prototype_dropout > 0:
       drop = jax.random.bernoulli(

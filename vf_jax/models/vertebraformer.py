@@ -114,7 +114,6 @@ class VertebraFormer(nn.Module):
       prototypes=c.prototypes,
       width=c.channels,
       prototype_dropout=c.prototype_dropout,
-      version=c.modulation_version,
     )
     self.transformer = Transformer(
       dim=c.dim,

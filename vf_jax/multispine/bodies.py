@@ -105,8 +105,8 @@ def derive_centres(
 ) -> dict[int, tuple[float, float, float]]:
   """Body centres of every vertebra that a mask shows whole.
 
-  Vertebrae cut by the ends of the volume and fragments (below a third of
-  their neighbours' volume) get no centre.
+  Vertebrae cut by the ends of the volume and fragments (below a third of the
+  median volume of all levels in the mask) get no centre.
 
   Args:
     labels: VerSe codes on a RAS+ grid, (depth, height, width).

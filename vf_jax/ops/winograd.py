@@ -26,6 +26,8 @@ Volume = Float[Array, "batch depth height width channel"]
 _OUT = 4
 # Depths that a tile of the result depends on = products a tile.
 _IN = 6
+# Of the features that a step reads: their combinations stay in the caches.
+_STEP_BYTES = 5 << 20
 
 # Products x depths seen.
 _FROM_INPUT = np.array(
@@ -66,6 +68,10 @@ def winograd(
 ) -> Float[Array, "batch depth height width cout"]:
   """Convolves with stride 1 and zero padding to the same size.
 
+  Where no gradient is asked for it goes through the depth in steps: the six
+  combinations of all depths, more than twice as large as `x`, never exist at
+  once.
+
   Args:
     x: features.
     kernel: three taps in depth, odd-sized in height and width.
@@ -76,18 +82,59 @@ def winograd(
   Raises:
     ValueError: if the kernel does not have three taps in depth.
   """
-  if kernel.shape[0] != 3:
-    raise ValueError(f"winograd needs 3 depth taps, not {kernel.shape[0]}")
-  products = [
-    convolve_slices(part, weights)
-    for part, weights in zip(_split(x), _combine(_FROM_KERNEL, kernel))
-  ]
-  tiles = jnp.stack(_combine(_TO_OUTPUT, products), axis=2)
-  return tiles.reshape(x.shape[0], -1, *tiles.shape[3:])[:, : x.shape[1]]
+  depth, rows = x.shape[1], _rows_of_a_step(x)
+  if rows + _OUT > depth:
+    return _forward(x, kernel)[0]
+
+  def step(number, out):
+    # The last step may do again what the one before it did.
+    first = jnp.minimum(number * rows, depth - rows)
+    part = _convolve(_take(x, first - 1, rows + _OUT), kernel)
+    return lax.dynamic_update_slice_in_dim(out, part, first, axis=1)
+
+  # Of a constant XLA would hold the memory from the start of the program.
+  out = jnp.broadcast_to(
+    x[:1, :1, :1, :1, :1], (*x.shape[:-1], kernel.shape[-1])
+  )
+  return lax.fori_loop(0, -(-depth // rows), step, out)
+
+
+def _rows_of_a_step(x):
+  """Depths of the result, whole tiles."""
+  tile = _OUT * x[:, 0].size * x.dtype.itemsize
+  return _OUT * max(1, _STEP_BYTES // tile)
+
+
+def _take(x, first, count):
+  """Depths from `first` on; zeros outside `x`."""
+  near = jnp.clip(first, 0, x.shape[1] - count)
+  seen = lax.dynamic_slice_in_dim(x, near, count, axis=1)
+  seen = _pad_depth(seen, 1, count)
+  return lax.dynamic_slice_in_dim(seen, first - near + 1, count, axis=1)
 
 
 def _forward(x, kernel):
-  return winograd(x, kernel), (x, kernel)
+  if kernel.shape[0] != 3:
+    raise ValueError(f"winograd needs 3 depth taps, not {kernel.shape[0]}")
+  return _convolve(_pad_to_tiles(x), kernel)[:, : x.shape[1]], (x, kernel)
+
+
+def _convolve(seen, kernel):
+  """All tiles at once.
+
+  Args:
+    seen: depths from one before the first tile to three behind the last.
+    kernel: as in `winograd`.
+
+  Returns:
+    The depths of the tiles.
+  """
+  products = [
+    convolve_slices(part, weights)
+    for part, weights in zip(_split(seen), _combine(_FROM_KERNEL, kernel))
+  ]
+  tiles = jnp.stack(_combine(_TO_OUTPUT, products), axis=2)
+  return tiles.reshape(seen.shape[0], -1, *tiles.shape[3:])
 
 
 def _backward(saved, grad):
@@ -100,7 +147,7 @@ def _backward(saved, grad):
   grads = _combine(_TO_OUTPUT.T, [padded[:, :, i] for i in range(_OUT)])
   weights = [
     kernel_gradient(part, g, kernel.shape[1:3])
-    for part, g in zip(_split(x), grads)
+    for part, g in zip(_split(_pad_to_tiles(x)), grads)
   ]
   seen = _combine(
     _FROM_INPUT.T,
@@ -120,15 +167,19 @@ def _backward(saved, grad):
 winograd.defvjp(_forward, _backward)
 
 
-def _split(x):
+def _pad_to_tiles(x):
+  """One depth before the first tile, at least one behind the last."""
+  depth = x.shape[1]
+  return _pad_depth(x, 1, (-(-depth // _OUT) + 1) * _OUT - depth - 1)
+
+
+def _split(seen):
   """The six combinations of the depths that a tile sees, over all tiles."""
-  batch, depth = x.shape[:2]
-  tiles = -(-depth // _OUT)
-  padded = _pad_depth(x, 1, (tiles + 1) * _OUT - depth - 1)
-  padded = padded.reshape(batch, tiles + 1, _OUT, *x.shape[2:])
+  parts = seen.reshape(seen.shape[0], -1, _OUT, *seen.shape[2:])
+  tiles = parts.shape[1] - 1
   return _combine(
     _FROM_INPUT,
-    [padded[:, i // _OUT : i // _OUT + tiles, i % _OUT] for i in range(_IN)],
+    [parts[:, i // _OUT : i // _OUT + tiles, i % _OUT] for i in range(_IN)],
   )
 
 

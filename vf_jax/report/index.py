@@ -198,7 +198,9 @@ heights of a body that is whole, with its level.</p>
 
 def _row(case: Mapping[str, Any]) -> str:
   name = case["name"]
-  base = f"{quote(name, errors='replace')}/{quote(name, errors='replace')}"
+  # By its bytes on the disk; a name that no disk can hold has nothing there.
+  folder = quote(os.fsencode(name)) if case["made"] else ""
+  base = f"{folder}/{folder}"
   title = escape(name)
   if case["picture"]:
     picture = (

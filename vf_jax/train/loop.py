@@ -28,7 +28,7 @@ from vf_jax.parallel.mesh import make_mesh
 from vf_jax.parallel.sharding import data_rows
 from vf_jax.telemetry import JsonlWriter
 from vf_jax.train.checkpoint import Checkpoints
-from vf_jax.train.past import changed_data, check_domains
+from vf_jax.train.past import changed_settings, check_domains
 from vf_jax.train.start import (
   check_kernel,
   check_store,
@@ -62,7 +62,8 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
   Args:
     config: the experiment.
     workdir: folder of the run; a checkpoint in it is resumed, with the same
-      later batches and losses as if nothing had happened.
+      later batches and losses as if nothing had happened; settings that change
+      these are told.
 
   Returns:
     How it ended.
@@ -90,8 +91,8 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> Summary:
     state, done, drawn = start(config, mesh, checkpoints, batches)
     if 0 < done < config.train.steps:
       check_domains(config, store, folder)
-    if done and (changes := changed_data(config, folder)):
-      tell(f"the data are not those of before: {'; '.join(changes)}")
+    if done and (changes := changed_settings(config, folder)):
+      tell(f"settings are not those of before: {'; '.join(changes)}")
     writer = None
     if first:
       writer = JsonlWriter(folder / "metrics.jsonl")

@@ -13,6 +13,12 @@ from vf_jax.config import Config
 from vf_jax.errors import ConfigError
 from vf_jax.multispine.store import Store
 
+_FREE = (
+  "data.workers", "data.threads", "data.prefetch", "data.cache_mib",
+  "train.log_every", "train.checkpoint_every", "train.keep", "train.init",
+)  # fmt: skip
+"""What may be another and changes nothing that is learnt from here on."""
+
 
 def check_domains(
   config: Config, store: Store, workdir: str | os.PathLike[str]
@@ -47,25 +53,41 @@ def check_domains(
     )
 
 
-def changed_data(config: Config, workdir: str | os.PathLike[str]) -> list[str]:
-  """Finds the settings of the data that are not those of before.
+def changed_settings(
+  config: Config, workdir: str | os.PathLike[str]
+) -> list[str]:
+  """Finds the settings that make later steps other than they would have been.
+
+  Those that decide which parameters there are do not get here: the checkpoint
+  refuses them.
 
   Args:
     config: the experiment.
     workdir: folder of the run.
 
   Returns:
-    For each of store, split and part a line with both values, if they differ.
+    A line with both values for each setting of data, losses, optimizer and
+    schedule that differs.
   """
-  then: Any = _facts(workdir).get("config")
-  before = then.get("data") if isinstance(then, dict) else None
-  if not isinstance(before, dict):
-    return []
+  before = _flat(_facts(workdir).get("config"))
   return [
-    f"data.{name} was {before[name]!r}, is {now!r}"
-    for name in ("store", "split", "part")
-    if name in before and before[name] != (now := getattr(config.data, name))
+    f"{key} was {before[key]!r}, is {now!r}"
+    for key, now in _flat(config.to_dict()).items()
+    if key.startswith(("data.", "loss.", "optim.", "train."))
+    and key not in _FREE
+    and before.get(key, now) != now
   ]
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+  """Nested groups as one, keys joined by dots; nothing if it is no group."""
+  found: dict[str, Any] = {}
+  for key, value in values.items() if isinstance(values, dict) else ():
+    name = f"{prefix}{key}"
+    found |= (
+      _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    )
+  return found
 
 
 def _facts(workdir: str | os.PathLike[str]) -> dict[str, Any]:

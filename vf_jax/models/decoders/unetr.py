@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from vf_jax.errors import ConfigError
 from vf_jax.model_config import UNETR_TOKEN as TOKEN
 from vf_jax.models.layers import Conv3D, Domain, Modulate, gated
+from vf_jax.ops.channels import join_channels
 from vf_jax.ops.subvoxel import depth_to_space
 from vf_jax.parallel.sharding import constrain
 
@@ -156,7 +157,7 @@ class Merge(nn.Module):
     """Returns features with the shape of the skip."""
     features = skip.shape[-1]
     x = Upsample(features, dtype=self.dtype, name="up")(x)
-    x = jnp.concatenate([x, skip.astype(x.dtype)], axis=-1)
+    x = join_channels(x, skip.astype(x.dtype))
     block = UnetBlock(features, self.residual, dtype=self.dtype, name="block")
     return block(x, domain)
 
