@@ -43,7 +43,7 @@ class Borders:
 
 
 def borders(prepared: Sequence[Any]) -> Borders:
-  """Finds the detector's border of thorax and loin in every scan.
+  """Finds the detector's thoracolumbar junction in every scan.
 
   Args:
     prepared: from `vf_jax.train.numbering.prepare`.

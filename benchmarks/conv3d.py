@@ -228,8 +228,7 @@ def render(result: dict) -> str:
   peak = 2 * 2048**3 / 1e9 / min(seconds["matmul"])
   parts = [
     "# 3x3x3 convolution on CPU",
-    f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-    f"{facts['commit']}, {facts['machine']}, {settings['threads']} threads, "
+    f"{measuring.origin(facts)}, {settings['threads']} threads, "
     f"jax {facts['packages'].get('jax')}, torch "
     f"{facts['packages']['torch'] or 'not installed'}. GF/s by the "
     f"operations of the plain definition, medians of {settings['rounds']} "

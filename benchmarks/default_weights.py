@@ -239,8 +239,7 @@ def render(result: dict[str, Any]) -> str:
   return "\n\n".join(
     [
       "# Weights on cases" + ("" if sides is None else " with a narrow field"),
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}. {field} Found: whole "
+      f"{measuring.origin(facts)}. {field} Found: whole "
       f"vertebrae that are one instance with a Dice of {GOOD} and more. A "
       "scan is right if every true body was found under its level; superfluous "
       "ones are not counted. Abstention by today's rules for all weights.",

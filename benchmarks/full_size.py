@@ -13,12 +13,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
 import sys
 import tempfile
-import time
 
 import measuring
 
@@ -50,7 +47,7 @@ def main() -> None:
   rows = []
   with tempfile.TemporaryDirectory() as scratch:
     folder = pathlib.Path(scratch)
-    rows.append(["phantom", *_run(__file__, "--make", str(folder))])
+    rows.append(["phantom", *measuring.usage(__file__, "--make", str(folder))])
     for copies in (1, 4):
       store = folder / f"store{copies}"
       archives = []
@@ -62,14 +59,16 @@ def main() -> None:
       rows.append(
         [
           f"prepare, {copies} case(s)",
-          *_run("-m", "vf_jax", "prepare", *archives, "--out", str(store),
-                "--workers", "0", *common),
+          *measuring.usage(
+            "-m", "vf_jax", "prepare", *archives, "--out", str(store),
+            "--workers", "0", *common,
+          ),
         ]
       )  # fmt: skip
       rows.append(
         [
           f"100 batches, {copies} case(s)",
-          *_run(__file__, "--batches", str(store), *common),
+          *measuring.usage(__file__, "--batches", str(store), *common),
         ]
       )
   text = _render(rows, options.spacing)
@@ -111,21 +110,6 @@ def _make_scan(folder: pathlib.Path) -> None:
     nifti.write(folder / f"{name}.nii.gz", crop(volume, spare, SHAPE, fill))
 
 
-def _run(*arguments: str) -> tuple[float, float]:
-  """Seconds and peak MiB of a Python process.
-
-  NOTE: the peak of a child begins at what this process has in memory.
-  """
-  began = time.monotonic()
-  process = subprocess.Popen(
-    [sys.executable, *arguments], stdout=subprocess.DEVNULL
-  )
-  _, status, usage = os.wait4(process.pid, 0)
-  if status:
-    raise RuntimeError(f"{arguments} ended with {status}")
-  return time.monotonic() - began, usage.ru_maxrss / 1024
-
-
 def _read_batches(path: str, spacing: float) -> None:
   from vf_jax.config import from_config_dict
   from vf_jax.data.pipeline import make_batches
@@ -153,8 +137,7 @@ def _render(rows, spacing: float) -> str:
   return "\n\n".join(
     [
       "# A CT of full size",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}. A phantom of {shape} voxels "
+      f"{measuring.origin(facts)}. A phantom of {shape} voxels "
       f"(int16, 300 MiB; its mask 150 MiB), prepared at {spacing} mm; windows "
       "of 112^3 in batches of 2 with a cache of 256 MiB.",
       measuring.table(

@@ -205,8 +205,7 @@ def render(result: dict[str, Any]) -> str:
   return "\n\n".join(
     [
       "# Lesions grown into training crops",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}. {len(first)} crops with {count} "
+      f"{measuring.origin(facts)}. {len(first)} crops with {count} "
       f"lesions. Weights {weights}. A box is right if it overlaps a lesion "
       "(IoU 0.1). Recall at so many false boxes a crop; of lesions by size, "
       "from score 0.2 on.",

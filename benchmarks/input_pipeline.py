@@ -374,8 +374,7 @@ def _render(result, cases: int) -> str:
   return "\n\n".join(
     [
       "# Input pipeline",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}. {result['volumes']}; crops of "
+      f"{measuring.origin(facts)}. {result['volumes']}; crops of "
       f"{CROP}^3 in batches of {BATCH}, half of them centred on a labelled "
       "voxel. Median of rounds in turn, each a fresh process.",
       measuring.table(

@@ -215,8 +215,7 @@ def render(result: dict[str, Any]) -> str:
   return "\n\n".join(
     [
       "# Lesions",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}. Whole scans. Recall at so many "
+      f"{measuring.origin(facts)}. Whole scans. Recall at so many "
       "false boxes a scan; a box is right if it overlaps a lesion (IoU 0.1), "
       "or if their centres lie within 10 mm.",
       measuring.table(["cases", "weights", "scans", "lesions", *columns], rows),

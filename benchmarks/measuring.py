@@ -11,6 +11,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,21 @@ def facts() -> dict[str, Any]:
     "python": found["python"],
     "packages": found["packages"],
   }
+
+
+def origin(facts: Mapping[str, Any]) -> str:
+  """Says in words when, how, from what and where a table was made.
+
+  Args:
+    facts: of `facts()`.
+
+  Returns:
+    The beginning of a sentence.
+  """
+  return (
+    f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
+    f"{facts['commit']}, {facts['machine']}"
+  )
 
 
 def peak_rss_bytes() -> int:
@@ -83,6 +99,30 @@ def run_alone(script: str, *arguments: str) -> dict[str, Any]:
       f"{done.stderr[-4000:]}"
     )
   return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def usage(*arguments: str) -> tuple[float, float]:
+  """Runs a Python process and measures it.
+
+  NOTE: the peak of a child begins at what this process has in memory.
+
+  Args:
+    *arguments: of Python.
+
+  Returns:
+    Seconds and peak of resident memory, MiB.
+
+  Raises:
+    RuntimeError: if it failed.
+  """
+  began = time.monotonic()
+  process = subprocess.Popen(
+    [sys.executable, *arguments], stdout=subprocess.DEVNULL
+  )
+  _, status, used = os.wait4(process.pid, 0)
+  if status:
+    raise RuntimeError(f"{arguments} ended with {status}")
+  return time.monotonic() - began, used.ru_maxrss / 1024
 
 
 def interleave(

@@ -44,8 +44,7 @@ def render(result: Mapping[str, Any]) -> str:
     ]
   parts.insert(
     1,
-    f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-    f"{facts['commit']}, {facts['machine']}. Phantoms: every patient under "
+    f"{measuring.origin(facts)}. Phantoms: every patient under "
     "four scanners, 2 mm, margin of 20 mm around the spine; a network of "
     f"{min(r['parameters'] for r in runs) / 1e6:.2f} M parameters without the "
     "unit; scores of whole scans of patients that were never trained on, at "

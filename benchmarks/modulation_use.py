@@ -126,8 +126,7 @@ def render(result: dict[str, Any]) -> str:
   return "\n\n".join(
     [
       "# What the trained network makes of its modulation",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}, weights "
+      f"{measuring.origin(facts)}, weights "
       f"{result['weights'][:12]}. Whole scans of the first case of every "
       f"domain ({len(own)}). The embedding that scales, shifts and gates every "
       "block is replaced by one that is the same for all scans. Prototypes lie "

@@ -70,8 +70,7 @@ def _render(result: dict) -> str:
   return "\n\n".join(
     [
       "# From nothing to one epoch",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}: {runs[0]['cases']} phantoms in "
+      f"{measuring.origin(facts)}: {runs[0]['cases']} phantoms in "
       "four native layouts, prepared, one augmented crop for each.",
       measuring.table(["part", "first run", "second run"], rows),
     ]

@@ -73,7 +73,7 @@ def sources(prepared: Sequence[Any]) -> dict[str, dict[str, Any]]:
 
   Returns:
     Source -> scans, bodies, the lowest true level, and bodies from the true to
-    the detector's border of thorax and loin, with how many scans.
+    the detector's thoracolumbar junction, with how many scans.
   """
   from vf_jax.labels import VERTEBRAE
 

@@ -43,9 +43,9 @@ def text(results: Mapping[str, Any], coverages: Sequence[float]) -> str:
           for name, row in results["losses"].items()
         ],
       ),
-      "What the truth names the lowest body, and how the border of thorax and "
-      "loin that the detector's scores draw differs from the truth's (minus: "
-      "it calls more bodies lumbar):",
+      "What the truth names the lowest body, and how the thoracolumbar "
+      "junction by the detector's scores differs from the truth's (minus: it "
+      "calls more bodies lumbar):",
       measuring.table(
         ["source", "lowest", "border"],
         [

@@ -1,5 +1,5 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""Does the line learn one real case by heart, on two cores, in ten minutes?
+"""Can training overfit one real case, on two cores, in ten minutes?
 
 The demo CT, prepared at its own 3 mm, `vf-jax train` with configs/overfit.py,
 then the package's prediction of the whole case, judged on the store's grid:
@@ -183,9 +183,8 @@ def render(result: dict[str, Any]) -> str:
   ]  # fmt: skip
   return "\n\n".join(
     [
-      "# One case by heart",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}. {result['case']} at "
+      "# Overfitting one case",
+      f"{measuring.origin(facts)}. {result['case']} at "
       f"{result['spacing_mm']:g} mm (mask: {result['mask_kind']}), "
       f"{result['steps']} steps of configs/overfit.py in {wall:.1f} minutes by "
       f"the wall clock, compilation included; prediction "

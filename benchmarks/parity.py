@@ -238,8 +238,7 @@ def render(result: Mapping[str, Any]) -> str:
   return "\n\n".join(
     [
       "# The same answers as MONAI's",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}, torch "
+      f"{measuring.origin(facts)}, torch "
       f"{facts['packages'].get('torch')}, monai "
       f"{facts['packages'].get('monai')}, jax {facts['packages'].get('jax')}. "
       "Ours in float32, theirs in float64. UNETR: crops of "

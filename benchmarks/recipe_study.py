@@ -284,8 +284,7 @@ def render(result: dict[str, Any]) -> str:
   return "\n\n".join(
     [
       "# Parts of the default recipe at equal time",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}.",
+      f"{measuring.origin(facts)}.",
       f"Each trains from nothing, {len(seeds)} seed(s), for "
       f"{result['seconds']:.0f} s of steps by the median of {_TIMED} steps in "
       "the better of two rounds in turn at the beginning (ours with its "

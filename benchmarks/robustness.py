@@ -322,8 +322,7 @@ def render(result: dict[str, Any]) -> str:
   return "\n\n".join(
     [
       "# One CT, changed",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}, weights "
+      f"{measuring.origin(facts)}, weights "
       f"{result['weights'][:12]}. The CT of the demo, which no weights were "
       "trained on; the reference is a network's mask as well. Found: whole "
       f"vertebrae that are one instance with a Dice of {GOOD} and more.",

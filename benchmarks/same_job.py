@@ -215,10 +215,7 @@ def _write(folder: str, part: str, found: dict[str, Any]) -> None:
 
 
 def _head(facts: dict[str, Any]) -> str:
-  return (
-    f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-    f"{facts['commit']}, {facts['machine']}."
-  )
+  return f"{measuring.origin(facts)}."
 
 
 def render(results: dict[str, Any]) -> str:

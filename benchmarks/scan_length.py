@@ -12,12 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,10 +105,12 @@ def measure(slices: int, edge: int) -> dict[str, Any]:
   """
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "scan.nii.gz"
-    run(__file__, "--make", str(path), "--slices", str(slices), "--edge",
-        str(edge))  # fmt: skip
+    sides = ["--slices", str(slices), "--edge", str(edge)]
+    measuring.usage(__file__, "--make", str(path), *sides)
     out = pathlib.Path(folder) / "out"
-    seconds, peak = run("-m", "vf_jax", "predict", str(path), "--out", str(out))
+    seconds, peak = measuring.usage(
+      "-m", "vf_jax", "predict", str(path), "--out", str(out)
+    )
     facts = json.loads((out / "scan" / "run.json").read_text())
     table = (out / "scan" / "scan_vertebrae.csv").read_text().splitlines()
     return {
@@ -124,21 +122,6 @@ def measure(slices: int, edge: int) -> dict[str, Any]:
       "vertebrae": len(table) - 1,
       "parts": facts["seconds"],
     }
-
-
-def run(*arguments: str) -> tuple[float, float]:
-  """Seconds and peak resident MiB of a Python process.
-
-  NOTE: the peak of a child begins at what this process has in memory.
-  """
-  began = time.monotonic()
-  process = subprocess.Popen(
-    [sys.executable, *arguments], stdout=subprocess.DEVNULL
-  )
-  _, status, usage = os.wait4(process.pid, 0)
-  if status:
-    raise RuntimeError(f"{arguments} ended with {status}")
-  return time.monotonic() - began, usage.ru_maxrss / 1024
 
 
 def render(found: dict[str, Any]) -> str:
@@ -155,8 +138,7 @@ def render(found: dict[str, Any]) -> str:
   return "\n\n".join(
     [
       "# Memory of a prediction by the length of the scan",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}. `vf-jax predict` with the "
+      f"{measuring.origin(facts)}. `vf-jax predict` with the "
       f"weights shipped at that commit on {edge} x {edge} pixels, slices 1 mm "
       "apart (the CT of the demo interpolated, with noise, continued by its "
       "mirror images; NIfTI), all files but a DICOM SEG and the report "

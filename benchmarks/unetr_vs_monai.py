@@ -187,8 +187,7 @@ def render(result: dict) -> str:
   return "\n\n".join(
     [
       "# UNETR against MONAI's on CPU",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}, {settings['threads']} threads, "
+      f"{measuring.origin(facts)}, {settings['threads']} threads, "
       f"torch {facts['packages'].get('torch')}, monai "
       f"{facts['packages'].get('monai')}, jax {facts['packages'].get('jax')}. "
       f"{side}^3, 1 channel, 27 classes, feature_size 16, batch 1, fp32; "

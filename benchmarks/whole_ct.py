@@ -206,8 +206,7 @@ def render(found: dict[str, Any]) -> str:
   return "\n\n".join(
     [
       "# A whole CT: MONAI's sliding window and ours",
-      f"{facts['date']}, `python benchmarks/{facts['command']}`, commit "
-      f"{facts['commit']}, {facts['machine']}, 2 threads, torch "
+      f"{measuring.origin(facts)}, 2 threads, torch "
       f"{facts['packages'].get('torch')}, monai "
       f"{facts['packages'].get('monai')}, jax {facts['packages'].get('jax')}. "
       f"{shape} voxels of {SPACING_MM} mm (the CT of the demo, interpolated, "

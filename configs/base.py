@@ -1,11 +1,11 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-r"""VertebraFormer on UNETR, and the paper's ladder of components.
+r"""VertebraFormer on UNETR, and the ablation ladder of the paper.
 
 UNETR as published (96^3 crops, tokens of 16^3 voxels, 12 blocks of width 768
 with 12 heads, convolutional decoder with skips), plus numbering, lesion decoder
 and modulation. The paper's table 6 adds one component after the other:
 
-    base:unetr                                  every voxel gets a level
+    base:unetr                                  one class per level and voxel
     base:unetr+identification                   bodies, numbered as a sequence
     base:unetr+identification+lesion            ... and lesion boxes
     base:unetr+identification+lesion+modulation the full model, = base

@@ -1,22 +1,22 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-r"""The weights in the package, taught further on synthetic domains.
+r"""The weights in the package, trained further on synthetic domains.
 
 Starts from the weights in the package and goes on with phantoms of eight
-domains, three expert masks painted anew in every crop, the real chest CT (a
-network's mask) and real lesion patches. The demo CT is in none of them. Lesions
-grow into the vertebrae of most crops. The shipped weights are its result, again
-and again, the lesion decoder alone at the end (docs/training.md); the last
-time, from the weights at commit 7102a30, in an hour on two cores: vertebra Dice
-0.921 on the demo CT.
+domains, three expert masks with newly synthesised intensities in every crop,
+the real chest CT (a network's mask) and real lesion patches. The demo CT is in
+none of them. Synthetic lesions are grown in the vertebrae of most crops. The
+shipped weights come of repeated runs of it, the last stage on the lesion
+decoder alone (docs/training.md); the last run, from the weights at commit
+7102a30, took an hour on two cores: vertebra Dice 0.921 on the demo CT.
 `launch/default_weights.sh FOLDER` makes phantoms and store and trains:
 
     vf-jax train --config configs/default.py --workdir RUN \
       --config.data.store=STORE --config.train.init=WEIGHTS
 
-Variants, joined by commas: `default:lesion-decoder` teaches that decoder alone,
-the last stage; `default:-modulation` is without the unit, `default:-synthesis`
-real CTs only, `default:-lesions` without the real lesion patches, to be judged
-by them.
+Variants, joined by commas: `default:lesion-decoder` trains that decoder alone
+(the last stage); `default:-modulation` is without the modulation unit,
+`default:-synthesis` trains on real CTs only, `default:-lesions` leaves out the
+real lesion patches, to be evaluated on them.
 """
 
 from __future__ import annotations

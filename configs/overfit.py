@@ -1,5 +1,5 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""One real case learnt by heart: does the whole line of training learn at all?
+"""Overfitting one real case: does the training pipeline learn at all?
 
 `configs/tiny.py` on the demo CT alone, at its own 3 mm, augmentation off.
 `benchmarks/overfit.py` prepares the store, trains, predicts the whole case and

@@ -1,5 +1,5 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""The smallest VertebraFormer: the weights shipped for the demo, and tests.
+"""The smallest VertebraFormer, for the test suite and a first run.
 
 Trains on the prepared cases in tests/data/store (docs/data.md: one real chest
 CT, three real lesion patches without vertebrae, three more with lesion boxes,

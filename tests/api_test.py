@@ -53,7 +53,7 @@ class OneVertebra(Predictor):
     return CaseResult(case, volume.grid, mask, (found,), (), notes, {})
 
 
-def test_the_example_of_the_documentation_runs(
+def test_example_of_api_md_matches_the_result_types(
   monkeypatch, test_config, capsys
 ):
   predictor = OneVertebra(config=test_config, params={}, digest="")

@@ -115,7 +115,7 @@ def test_grid_refuses_unusable_affines(affine):
 def test_all_orientations_there_and_back_to_the_bit(codes):
   volume = native(codes)
   assert volume.axis_codes == codes == nibabel.aff2axcodes(volume.affine)
-  canonical, turn = volume_lib.to_canonical(volume)
+  canonical = volume_lib.to_canonical(volume)
   assert canonical.axis_codes == ("R", "A", "S")
   assert np.shares_memory(canonical.voxels, volume.voxels)
   expected = nibabel.as_closest_canonical(
@@ -123,8 +123,6 @@ def test_all_orientations_there_and_back_to_the_bit(codes):
   )
   np.testing.assert_array_equal(canonical.voxels, expected.dataobj)
   np.testing.assert_allclose(canonical.affine, expected.affine, atol=1e-10)
-  np.testing.assert_array_equal(turn.invert(canonical.voxels), volume.voxels)
-  np.testing.assert_array_equal(turn.apply(volume.voxels), canonical.voxels)
   for via in ("RAS", "LPS", "PIR", "SAL"):
     back = volume_lib.reorient(volume_lib.reorient(canonical, via), codes)
     np.testing.assert_array_equal(back.voxels, volume.voxels)
@@ -148,9 +146,10 @@ def test_codes_hold_at_any_angle(angles, codes):
 
 def test_reorientation_takes_channels_along():
   turn = Reorientation.between("PIR", "RAS")
+  back = Reorientation.between("RAS", "PIR")
   array = noise((3, 4, 5, 2))
   assert turn.apply(array).shape == (5, 3, 4, 2)
-  np.testing.assert_array_equal(turn.invert(turn.apply(array)), array)
+  np.testing.assert_array_equal(back.apply(turn.apply(array)), array)
 
 
 @pytest.mark.parametrize("codes", ["RRS", "RA", "XYZ", "RASL"])
@@ -199,7 +198,7 @@ def test_crop_and_paste(start, shape):
 
 
 def test_crop_forgets_the_native_grid():
-  canonical, _ = volume_lib.to_canonical(native("PIR"))
+  canonical = volume_lib.to_canonical(native("PIR"))
   box = volume_lib.crop(canonical, (0, 1, 1), (3, 3, 2), -1024)
   back = volume_lib.reorient(box, "PIR")
   np.testing.assert_allclose(

@@ -375,8 +375,8 @@ def _calibrate(options: argparse.Namespace) -> int:
   )
   print(
     f"{found.bodies} vertebrae of {found.cases} scans, "
-    f"{found.right:.1%} right; mean confidence {found.sure_before:.1%} -> "
-    f"{found.sure_after:.1%}, "
+    f"{found.right:.1%} right; mean confidence "
+    f"{found.mean_confidence_before:.1%} -> {found.mean_confidence_after:.1%}, "
     f"-log p {found.nll_before:.3f} -> {found.nll_after:.3f} at temperature "
     f"{found.temperature:g}"
   )

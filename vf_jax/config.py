@@ -332,16 +332,16 @@ class Config:
 
   def _check_mesh(self) -> None:
     m, mesh = self.model, self.mesh
-    for name, value, axis in (
-      ("crop's tokens along depth,", m.crop[0] // m.token, "context"),
-      ("heads,", m.heads, "tensor"),
+    for axis, count, name in (
+      ("context", m.crop[0] // m.token, "tokens along the crop's depth"),
+      ("tensor", m.heads, "heads of the model"),
       # Else no parameter would be divided, without a word.
-      ("channels of a token,", m.dim, "fsdp"),
+      ("fsdp", m.dim, "channels of a token"),
     ):
-      if value % getattr(mesh, axis):
+      if count % getattr(mesh, axis):
         raise ConfigError(
-          f"the model's {name} {value}, do not divide among mesh.{axis}="
-          f"{getattr(mesh, axis)}. Fix: mesh.{axis}=1 or another model."
+          f"mesh.{axis}={getattr(mesh, axis)} does not divide the {count} "
+          f"{name}. Fix: mesh.{axis}=1 or another model."
         )
     self.check_batch(max(mesh.data, 1))
 

@@ -149,7 +149,7 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class Reorientation:
-  """A permutation and flips of array axes, with its exact way back.
+  """A permutation and flips of array axes.
 
   Attributes:
     axes: result axis i is source axis `axes[i]`.
@@ -192,21 +192,6 @@ class Reorientation:
     """
     rest = tuple(range(3, array.ndim))
     return array.transpose(self.axes + rest)[self._slices]
-
-  def invert(
-    self, array: Shaped[np.ndarray, "u v w *rest"]
-  ) -> Shaped[np.ndarray, "x y z *rest"]:
-    """Undoes `apply`.
-
-    Args:
-      array: in result order.
-
-    Returns:
-      A view.
-    """
-    rest = tuple(range(3, array.ndim))
-    back = tuple(int(axis) for axis in np.argsort(self.axes))
-    return array[self._slices].transpose(back + rest)
 
   def apply_grid(self, grid: Grid) -> Grid:
     """Gives the grid of `apply(array)` for an array on `grid`.

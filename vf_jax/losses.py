@@ -42,7 +42,7 @@ class Batch:
     centres: body centre of each VerSe code, in voxels of the crop.
     has_centre: whether that code has a centre.
     points: detections to be numbered, head to foot, in voxels.
-    point_levels: index into `numbering.VERTEBRAE`, -1 = false detection.
+    point_levels: index into `labels.VERTEBRAE`, -1 = false detection.
     point_mask: True for real slots.
     chain_fits: whether the levels of the points follow each other closely
       enough for the chain.
@@ -209,7 +209,7 @@ def supervised_terms(outputs: Outputs, batch: Batch) -> tuple[Term, Term, Sums]:
 def offset_term(
   offsets: Float[Array, "batch depth height width 3"], batch: Batch
 ) -> Term:
-  """Smooth L1 between the predicted and the true vector to the body centre.
+  """Huber loss (delta 2 voxels) of the predicted vector to the body centre.
 
   Args:
     offsets: in voxels.

@@ -137,18 +137,16 @@ class Volume:
     return self.source.warnings if self.source else ()
 
 
-def to_canonical(volume: Volume) -> tuple[Volume, Reorientation]:
+def to_canonical(volume: Volume) -> Volume:
   """Turns a volume to RAS+ array order without touching a voxel.
 
   Args:
     volume: any volume.
 
   Returns:
-    The volume as a view with axes towards right, anterior and superior, and
-    the reorientation whose `invert` brings results back.
+    The volume as a view with axes towards right, anterior and superior.
   """
-  turn = Reorientation.between(volume.axis_codes, "RAS")
-  return reorient(volume, "RAS"), turn
+  return reorient(volume, "RAS")
 
 
 def reorient(volume: Volume, codes: Sequence[str]) -> Volume:

@@ -14,7 +14,6 @@ import pytest
 
 from vf_jax.config import from_config_dict
 from vf_jax.models import layers
-from vf_jax.models.decoders import unetr
 from vf_jax.models.vertebraformer import VertebraFormer
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -36,10 +35,7 @@ def test_every_shape_of_a_model_is_measured(benchmark, name, variant):
     found.add(",".join(map(str, (*x.shape[1:], cout))))
     return jnp.zeros((*x.shape[:4], cout), x.dtype)
 
-  with (
-    mock.patch.object(layers, "convolve", convolve),
-    mock.patch.object(unetr, "convolve", convolve),
-  ):
+  with mock.patch.object(layers, "convolve", convolve):
     jax.eval_shape(
       VertebraFormer(config).init,
       jax.random.key(0),

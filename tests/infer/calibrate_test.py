@@ -52,7 +52,7 @@ def test_the_factor_by_which_scores_are_overdone_is_found(overdone):
   found = fit(chains, truths)
   assert found.temperature == pytest.approx(overdone, rel=0.15)
   assert found.nll_after <= found.nll_before
-  assert found.sure_after == pytest.approx(found.right, abs=0.05)
+  assert found.mean_confidence_after == pytest.approx(found.right, abs=0.05)
   assert found.bodies == found.cases == 400
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vf_jax.infer import decode
 from vf_jax.infer.decode import (
-  LesionBox,
+  PredictedLesion,
   best_chain,
   find_instances,
   find_lesions,
@@ -418,7 +418,7 @@ def counted_overlap(a, b, spacing):
 
 
 def box(centre, size, score=0.5):
-  return LesionBox(
+  return PredictedLesion(
     tuple(float(v) for v in centre), tuple(float(v) for v in size), score
   )
 

@@ -11,14 +11,14 @@ import pytest
 
 from vf_jax.infer.boxes import label_boxes
 from vf_jax.infer.plausibility import (
-  crowds,
-  doubts,
-  holes,
+  find_doubts,
+  find_level_doubts,
+  find_narrow_gaps,
+  find_outlier_vertebrae,
+  find_wide_gaps,
   is_anchored,
   is_spineless,
   is_upside_down,
-  level_doubts,
-  strangers,
   to_count_from,
 )
 from vf_jax.infer.result import Vertebra
@@ -50,13 +50,13 @@ def spine(levels=LEVELS, gap=2.0, forward=True, metal=0):
 
 
 def doubts_of(volume, mask, found):
-  return doubts(volume, label_boxes(mask), found)
+  return find_doubts(volume, label_boxes(mask), found)
 
 
 def level_doubts_of(found):
   """Those that need no mask."""
   mask = np.zeros((1, 1, 1), np.uint8)
-  return level_doubts(Grid(mask.shape, np.eye(4)), mask, {}, found)
+  return find_level_doubts(Grid(mask.shape, np.eye(4)), mask, {}, found)
 
 
 def test_a_sound_scan_raises_no_doubt():
@@ -91,7 +91,7 @@ def test_arches_in_front_make_levels_doubtful_in_any_axis_order(codes):
     volume, mask, found = spine(forward=forward)
     turned = reorient(Volume(mask, volume.affine), codes)
     boxes = label_boxes(turned.voxels)
-    notes = level_doubts(turned.grid, turned.voxels, boxes, found)
+    notes = find_level_doubts(turned.grid, turned.voxels, boxes, found)
     assert bool(notes) != forward
     assert all("back to front" in note for note in notes)
 
@@ -164,7 +164,7 @@ def test_what_is_cut_at_the_sides_is_doubted_like_any_other():
   def doubts_of_cut(vertebrae, mask=mask):
     boxes = label_boxes(mask)
     grid = Grid(mask.shape, volume.affine)
-    return level_doubts(grid, mask, boxes, sides_cut(vertebrae))
+    return find_level_doubts(grid, mask, boxes, sides_cut(vertebrae))
 
   assert doubts_of_cut(grown) == []
   # Cores that grow towards the head.
@@ -199,7 +199,7 @@ def test_scans_abstain_where_counting_rests_on_nothing():
 
 
 def strangers_of(found):
-  return strangers(found, [v for v in found if v.complete])
+  return find_outlier_vertebrae(found, [v for v in found if v.complete])
 
 
 def row_of(*parts):
@@ -250,27 +250,33 @@ def column(names, gaps):
 
 def test_a_gap_for_one_more_vertebra_is_seen():
   names = "C4 C5 C6 C7 T1 T2"
-  assert holes(column(names, (17, 16, 17, 19, 20))) == []
+  assert find_wide_gaps(column(names, (17, 16, 17, 19, 20))) == []
   # C6 and C7 as one: what lies above is one off.
   found = column(names, (17, 16, 26, 19, 20))
-  assert holes(found) == [("C6", "C7")]
+  assert find_wide_gaps(found) == [("C6", "C7")]
   (told,) = level_doubts_of(found)
   assert told.startswith("Between C6 and C7 there is room")
   # A level that the numbering left out explains its gap; so does a child.
-  assert holes(column("C4 C5 C7 T1 T2", (17, 33, 19, 20))) == []
-  assert holes(column(names, (9, 8, 9, 10, 10))) == []
-  assert holes(column("C6 C7 T1 T2", (26, 19, 20))) == []
+  assert find_wide_gaps(column("C4 C5 C7 T1 T2", (17, 33, 19, 20))) == []
+  assert find_wide_gaps(column(names, (9, 8, 9, 10, 10))) == []
+  assert find_wide_gaps(column("C6 C7 T1 T2", (26, 19, 20))) == []
 
 
 def test_levels_left_out_without_room_are_seen():
   found = column("T10 T11 T12 L1 L3 L4 L5", (30, 31, 33, 34, 36, 36))
-  assert crowds(found) == [("L1", "L3")]
+  assert find_narrow_gaps(found) == [("L1", "L3")]
   (told,) = level_doubts_of(found)
   assert told.startswith("Between L1 and L3 there is no room")
   # One that was missed leaves its room; T13, L6 and an absent T12 need none.
-  assert crowds(column("T11 T12 L1 L3 L4 L5", (31, 33, 69, 36, 36))) == []
-  assert crowds(column("T10 T11 L1 L2 L3 L4", (30, 31, 34, 35, 36))) == []
-  assert crowds(column("T12 T13 L1 L2 L3 L4", (32, 33, 34, 35, 36))) == []
+  assert (
+    find_narrow_gaps(column("T11 T12 L1 L3 L4 L5", (31, 33, 69, 36, 36))) == []
+  )
+  assert (
+    find_narrow_gaps(column("T10 T11 L1 L2 L3 L4", (30, 31, 34, 35, 36))) == []
+  )
+  assert (
+    find_narrow_gaps(column("T12 T13 L1 L2 L3 L4", (32, 33, 34, 35, 36))) == []
+  )
 
 
 def test_row_62_joined_and_half_vertebrae_make_levels_doubtful():
@@ -279,7 +285,7 @@ def test_row_62_joined_and_half_vertebrae_make_levels_doubtful():
   assert level_doubts_of(usual) == []
   # L2 and L3 grown together count as L2: what lies below is one off.
   joined = column(levels, (30, 32, 50, 51, 35))
-  assert holes(joined) == [("L1", "L2"), ("L2", "L3")]
+  assert find_wide_gaps(joined) == [("L1", "L2"), ("L2", "L3")]
   half = dataclasses.replace(usual[3], volume_ml=7.0)
   (odd,) = strangers_of([*usual[:3], half, *usual[4:]])
   assert odd.level == "L2"

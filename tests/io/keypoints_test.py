@@ -16,7 +16,7 @@ from vf_jax.io.keypoints import (
   BODY,
   KINDS,
   parse_keypoints,
-  patient_of,
+  patient_in_path,
   read_archive,
 )
 from vf_jax.labels import VERTEBRAE
@@ -67,7 +67,7 @@ def test_sample_is_read():
   ],
 )
 def test_series_of_a_patient_share_a_name(origin, patient):
-  assert patient_of(origin).endswith(patient)
+  assert patient_in_path(origin).endswith(patient)
 
 
 def test_a_body_without_scores_is_kept():

@@ -10,7 +10,7 @@ import pytest
 
 from vf_jax.errors import InputError, InputWarning
 from vf_jax.io import lesions
-from vf_jax.io.lesions import LesionBox, LesionRecord
+from vf_jax.io.lesions import AnnotatedLesion, LesionRecord
 
 HEADER = "image_path,class,x,y,z,width,height,depth\n"
 ROW = "1.nii.gz,osteoma,24.5,169.25,-547.5,14.5,12.25,11.0\n"
@@ -26,9 +26,9 @@ def test_blds_boxes_turn_to_ras(tmp_path):
   text = "\ufeff" + HEADER + ROW + "\n7.nii.gz,lytic,-1,2,3,4,5,6\r\n"
   assert lesions.read_blds(save(tmp_path, text)) == {
     "1.nii.gz": (
-      LesionBox((-24.5, -169.25, -547.5), (14.5, 12.25, 11.0), "osteoma"),
+      AnnotatedLesion((-24.5, -169.25, -547.5), (14.5, 12.25, 11.0), "osteoma"),
     ),
-    "7.nii.gz": (LesionBox((1.0, -2.0, 3.0), (4.0, 5.0, 6.0), "lytic"),),
+    "7.nii.gz": (AnnotatedLesion((1.0, -2.0, 3.0), (4.0, 5.0, 6.0), "lytic"),),
   }
 
 

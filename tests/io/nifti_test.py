@@ -765,10 +765,8 @@ def test_write_sheared_and_moved_grids(tmp_path):
 
 def test_write_a_canonical_volume_back(save, tmp_path):
   volume = nifti.read(save(encode(hounsfield())))
-  canonical, turn = volume_lib.to_canonical(volume)
+  canonical = volume_lib.to_canonical(volume)
   out = tmp_path / "out.nii.gz"
-  nifti.write(out, np.ascontiguousarray(turn.invert(canonical.voxels)), volume)
-  np.testing.assert_array_equal(nifti.read(out).voxels, volume.voxels)
   nifti.write(out, canonical)
   again = volume_lib.reorient(nifti.read(out), volume.axis_codes)
   np.testing.assert_array_equal(again.voxels, volume.voxels)

@@ -15,8 +15,8 @@ from vf_jax.models.decoders.keypoint_numbering import (
   KeypointBatch,
   KeypointNumbering,
   LevelScores,
+  decode_expected_accuracy,
   keypoint_features,
-  most_right,
   scan_confidence,
 )
 
@@ -73,31 +73,35 @@ def test_short_likelihood_equals_that_of_the_whole_chain(targets):
     )
 
 
-def test_shares_are_probabilities():
-  shares = np.asarray(_scores(6, real=4).shares())
-  np.testing.assert_allclose(shares[0, :4].sum(axis=-1), 1.0, atol=1e-5)
-  assert (shares[0, 4:] == 0).all()
+def test_marginals_are_probabilities():
+  marginals = np.asarray(_scores(6, real=4).marginals())
+  np.testing.assert_allclose(marginals[0, :4].sum(axis=-1), 1.0, atol=1e-5)
+  assert (marginals[0, 4:] == 0).all()
 
 
-def test_most_right_keeps_to_the_order_of_levels():
-  shares = np.full((1, 4, COUNT + 1), 1e-3, np.float32)
+def test_decoding_keeps_to_the_order_of_levels():
+  marginals = np.full((1, 4, COUNT + 1), 1e-3, np.float32)
   for point, name in enumerate(("L1", "L2", "L2", "L3")):
-    shares[0, point, NAMES.index(name)] = 0.6 if point != 2 else 0.5
-  shares[0, 2, COUNT] = 0.4
-  levels, sure = most_right(jnp.asarray(shares), jnp.ones((1, 4), bool))
+    marginals[0, point, NAMES.index(name)] = 0.6 if point != 2 else 0.5
+  marginals[0, 2, COUNT] = 0.4
+  levels, sure = decode_expected_accuracy(
+    jnp.asarray(marginals), jnp.ones((1, 4), bool)
+  )
   named = [NAMES[i] if i >= 0 else "-" for i in np.asarray(levels)[0]]
   assert named == ["L1", "L2", "-", "L3"]
   np.testing.assert_allclose(sure[0], [0.6, 0.6, 0.4, 0.6])
 
 
-def test_most_right_prefers_the_numbering_that_most_of_the_sum_agrees_on():
+def test_decoding_prefers_the_numbering_that_most_of_the_sum_agrees_on():
   """Three sequences: the most probable one is not the best on average."""
-  shares = np.zeros((1, 3, COUNT + 1), np.float32)
+  marginals = np.zeros((1, 3, COUNT + 1), np.float32)
   low, high = NAMES.index("L1"), NAMES.index("L2")
-  shares[0, 0, [low, high, COUNT]] = [0.3, 0.4, 0.3]
+  marginals[0, 0, [low, high, COUNT]] = [0.3, 0.4, 0.3]
   for i in (1, 2):
-    shares[0, i, [low + i, high + i]] = [0.6, 0.4]
-  levels, _ = most_right(jnp.asarray(shares), jnp.ones((1, 3), bool))
+    marginals[0, i, [low + i, high + i]] = [0.6, 0.4]
+  levels, _ = decode_expected_accuracy(
+    jnp.asarray(marginals), jnp.ones((1, 3), bool)
+  )
   assert np.asarray(levels)[0, 1:].tolist() == [low + 1, low + 2]
 
 
@@ -105,8 +109,8 @@ def test_padding_and_origin_change_nothing():
   model = KeypointNumbering(width=8, depth=2, heads=2)
   batch = _batch(5)
   params = jax.jit(model.init)(jax.random.key(1), batch)
-  shares = jax.jit(lambda one: model.apply(params, one).shares())
-  short = shares(batch)
+  marginals = jax.jit(lambda one: model.apply(params, one).marginals())
+  short = marginals(batch)
   moved = jnp.asarray([[[100.0, -50.0, 700.0]]])
   wide = KeypointBatch(
     **{
@@ -118,7 +122,7 @@ def test_padding_and_origin_change_nothing():
     }
   )
   wide = wide.replace(points=wide.points + moved)
-  long = shares(wide)
+  long = marginals(wide)
   # Positions of 700 mm leave 1e-4 mm of a float32.
   np.testing.assert_allclose(short, long[:, :5], atol=2e-4)
 

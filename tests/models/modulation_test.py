@@ -135,7 +135,7 @@ def test_the_shipped_mixture_follows_the_scanner_and_not_the_crop(
   case = store.case(store.names.index("lidc-idri-0001"))
   chest = case.read("image", (0, 0, 0), case.shape, AIR_HU)
   # Another scanner's abdomen, with the same spacing told.
-  demo, _ = to_canonical(read_ct(DEMO_CT))
+  demo = to_canonical(read_ct(DEMO_CT))
   abdomen = ndimage.zoom(to_network(demo.voxels), 3 / 2, order=1)
   steps = range(0, 72, 8)
   crops = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vf_jax.models.baselines.unetr import unroll_blocks
+from vf_jax.models.layers import unroll_blocks
 from vf_jax.models.vertebraformer import VertebraFormer
 
 

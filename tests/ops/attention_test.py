@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.ops import attention_by_blocks as module
+from vf_jax.ops import cpu_attention as module
 from vf_jax.ops.attention import attention, rotary_angles, rotate
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from vf_jax.config import MeshConfig
 from vf_jax.ops.attention import attention
-from vf_jax.ops.blockwise_attention import blockwise_attention
-from vf_jax.ops.flash_attention import flash_attention
+from vf_jax.ops.gpu_attention import gpu_attention
+from vf_jax.ops.tpu_attention import tpu_attention
 from vf_jax.parallel import attention as module
 from vf_jax.parallel.attention import attend, over_mesh
 from vf_jax.parallel.mesh import make_mesh
@@ -23,7 +23,7 @@ def _arrays():
   return [jax.random.normal(key, (2, 64, 4, 64)) for key in keys]
 
 
-@pytest.mark.parametrize("attention_of", [blockwise_attention, flash_attention])
+@pytest.mark.parametrize("attention_of", [tpu_attention, gpu_attention])
 def test_kernel_on_a_mesh_equals_dense_attention_with_gradients(attention_of):
   *arrays, grad = _arrays()
 
@@ -82,7 +82,7 @@ def kernels(monkeypatch):
 
     return run
 
-  for name in ("flash_attention", "blockwise_attention"):
+  for name in ("gpu_attention", "tpu_attention"):
     monkeypatch.setattr(module, name, stand_in(name))
   return taken
 
@@ -98,13 +98,13 @@ def _as_if_on(monkeypatch, device, capability):
 @pytest.mark.parametrize(
   ("device", "capability", "dtype", "dim", "wanted"),
   [
-    ("gpu", "9.0", "bfloat16", 64, ["flash_attention"]),
-    ("gpu", "8.6", "bfloat16", 128, ["flash_attention"]),
+    ("gpu", "9.0", "bfloat16", 64, ["gpu_attention"]),
+    ("gpu", "8.6", "bfloat16", 128, ["gpu_attention"]),
     ("gpu", "7.5", "bfloat16", 64, []),  # no Triton
     ("gpu", "gfx90a", "bfloat16", 64, []),  # no NVIDIA
     ("gpu", "9.0", "float32", 64, []),
     ("gpu", "9.0", "bfloat16", 136, []),  # 256 with its filling
-    ("tpu", None, "float32", 64, ["blockwise_attention"]),
+    ("tpu", None, "float32", 64, ["tpu_attention"]),
   ],
 )
 def test_auto_takes_a_kernel_where_it_runs(

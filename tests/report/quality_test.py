@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from vf_jax.io.lesions import LesionBox
+from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.multispine.case import Case
 from vf_jax.multispine.checks.findings import Finding
 from vf_jax.multispine.load import Loaded
@@ -107,7 +107,7 @@ def test_picture_shows_image_levels_centres_and_lesions(loaded, decode_png):
     assert edge.sum() > 20
   white = (colours == 255).all(axis=2)
   assert white.sum() >= 10  # five dots in each of two views
-  box = LesionBox(loaded.centres[21], (30.0, 30.0, 20.0), "osteoma")
+  box = AnnotatedLesion(loaded.centres[21], (30.0, 30.0, 20.0), "osteoma")
   more = make_entry(dataclasses.replace(loaded, boxes=(box,)), ())
   assert (_colours(more, decode_png) == 255).all(
     axis=2

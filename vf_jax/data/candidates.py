@@ -52,8 +52,15 @@ class Candidates:
   def __len__(self) -> int:
     return len(self.points)
 
-  def take(self, index: np.ndarray) -> Candidates:
-    """Returns the candidates of an index array, in its order."""
+  def take(self, index: Int64[np.ndarray, " n"]) -> Candidates:
+    """Takes some of the candidates.
+
+    Args:
+      index: of those wanted.
+
+    Returns:
+      The candidates in the order of the index.
+    """
     return Candidates(
       **{f.name: getattr(self, f.name)[index] for f in dataclasses.fields(self)}
     )

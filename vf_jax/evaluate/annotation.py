@@ -265,7 +265,7 @@ def _network_labels(
   labels: Volume,
 ) -> tuple[UInt8[np.ndarray, "depth height width"], Grid]:
   grid = network_grid(labels.grid, _DERIVED_MM)
-  upright, _ = to_canonical(labels)
+  upright = to_canonical(labels)
   coarse = resample(upright.voxels, upright.grid, grid, order=0)
   return np.ascontiguousarray(to_network(coarse)), grid
 

@@ -23,8 +23,8 @@ from collections.abc import Iterable, Mapping
 from vf_jax.errors import ConfigError, InputError
 from vf_jax.io.centroids import Frame
 from vf_jax.io.text import read_text
+from vf_jax.multispine.sources import verse_names
 from vf_jax.multispine.sources.listing import list_tree, read_json
-from vf_jax.multispine.sources.verse_names import patient_of
 
 _MASK = re.compile(
   r"(?P<case>.+?)(?:_seg-vert_msk|_seg-vert|_msk|_seg)\.nii(?:\.gz)?"
@@ -229,7 +229,7 @@ def patient_name(case: str) -> str:
     For scans of VerSe its subject, whatever release the name is of; else the
     part `sub-...`; else the whole name.
   """
-  if known := patient_of(case):
+  if known := verse_names.patient_of(case):
     return known
   match = _SUBJECT.search(case)
   return match[1] if match else case

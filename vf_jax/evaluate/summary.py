@@ -25,6 +25,7 @@ from vf_jax.evaluate.measure import (
 )
 from vf_jax.evaluate.metrics import detection
 from vf_jax.evaluate.metrics.identification import HIT_MM
+from vf_jax.evaluate.metrics.overlap import LEAST_IOU
 
 _CHUNK = 1 << 22
 _ALL_WHOLE = "over all true vertebrae together"
@@ -226,7 +227,7 @@ def _add_masks(
     "dice_instance",
     over_scans(lambda v: v.matched_dice),
     f"{_SCANS} of Dice with the predicted vertebra that lies there, whatever "
-    "its level (one to one, IoU >= 0.1); missed = 0",
+    f"its level (one to one, IoU >= {LEAST_IOU:g}); missed = 0",
     count,
   )
   table.add(
@@ -298,7 +299,7 @@ def _add_levels(table: _Table, cases: Sequence[CaseMeasures]) -> None:
     "id_accuracy",
     table.ratio((c, v.matched_code == v.code, 1) for c, v in bones),
     f"share {_ALL_WHOLE} where the predicted vertebra that lies there (one to "
-    "one, IoU >= 0.1) has the right level; unmatched = wrong",
+    f"one, IoU >= {LEAST_IOU:g}) has the right level; unmatched = wrong",
     f"{len(bones)} vertebrae",
   )
   table.add(

@@ -55,7 +55,14 @@ class BodyFrame:
     return self.front_mm - self.wall_mm
 
   def nodes_mm(self, axis: int) -> Float64[np.ndarray, " nodes"]:
-    """Positions of the nodes along one axis of the frame."""
+    """Gives the positions of the nodes along one axis of the frame.
+
+    Args:
+      axis: 0 right, 1 front, 2 up.
+
+    Returns:
+      Millimetres from the body centre, ascending.
+    """
     count = self.inside.shape[axis]
     return self.step_mm * (np.arange(count) - count // 2)
 

@@ -43,8 +43,8 @@ class Calibration:
     cases: number of scans.
     bodies: their vertebrae.
     right: share of the vertebrae with the right level.
-    sure_before: mean confidence at temperature 1; equals `right` if true.
-    sure_after: mean confidence at the temperature.
+    mean_confidence_before: at temperature 1; equals `right` if true.
+    mean_confidence_after: at the temperature.
     nll_before: mean -log p of a scan's levels per vertebra, temperature 1.
     nll_after: the same at the temperature.
   """
@@ -53,8 +53,8 @@ class Calibration:
   cases: int
   bodies: int
   right: float
-  sure_before: float
-  sure_after: float
+  mean_confidence_before: float
+  mean_confidence_after: float
   nll_before: float
   nll_after: float
 
@@ -205,15 +205,15 @@ def fit(
     options={"xatol": 0.01},
   )
   temperature = round(float(np.exp(found.x)), 3)
-  before, right, sure_before = map(float, measure(1.0))
-  after, _, sure_after = map(float, measure(temperature))
+  before, right, mean_confidence_before = map(float, measure(1.0))
+  after, _, mean_confidence_after = map(float, measure(temperature))
   return Calibration(
     temperature=temperature,
     cases=len(chains),
     bodies=bodies,
     right=right,
-    sure_before=sure_before,
-    sure_after=sure_after,
+    mean_confidence_before=mean_confidence_before,
+    mean_confidence_after=mean_confidence_after,
     nll_before=before,
     nll_after=after,
   )

@@ -18,13 +18,13 @@ from scipy.spatial import KDTree
 
 from vf_jax.config import PredictConfig
 from vf_jax.infer.number_keypoints import number_keypoints
-from vf_jax.infer.points import drop_crumbs, find_peaks
+from vf_jax.infer.points import drop_small_components, find_peaks
 from vf_jax.infer.sweep import Sweep
 from vf_jax.model_config import STEM_STRIDE
 
 __all__ = [
   "Instances",
-  "LesionBox",
+  "PredictedLesion",
   "best_chain",
   "find_instances",
   "find_lesions",
@@ -120,7 +120,7 @@ def find_instances(
     votes, rename[owner], centres[spine], spacing_mm
   )
   ids[tuple(points.T)] = owner + 1
-  drop_crumbs(ids)
+  drop_small_components(ids)
   return Instances(centres=centres, ids=ids, warnings=notes, pieces=pieces)
 
 
@@ -272,8 +272,8 @@ def best_chain(
 
 
 @dataclasses.dataclass(frozen=True)
-class LesionBox:
-  """A lesion on the network's grid.
+class PredictedLesion:
+  """A lesion that the network found, on its grid.
 
   Attributes:
     centre: voxels (depth, height, width).
@@ -286,7 +286,7 @@ class LesionBox:
   score: float
 
 
-def find_lesions(sweep: Sweep, threshold: float) -> list[LesionBox]:
+def find_lesions(sweep: Sweep, threshold: float) -> list[PredictedLesion]:
   """Peaks of the lesion heat map as boxes; `suppress` thins them out.
 
   Args:
@@ -300,7 +300,7 @@ def find_lesions(sweep: Sweep, threshold: float) -> list[LesionBox]:
   top = ndimage.maximum_filter(heat, size=3)
   cells = np.argwhere((heat == top) & (heat >= threshold))
   scores = heat[tuple(cells.T)]
-  kept: list[LesionBox] = []
+  kept: list[PredictedLesion] = []
   for cell, score in sorted(
     zip(cells, scores), key=lambda item: -float(item[1])
   ):
@@ -308,7 +308,7 @@ def find_lesions(sweep: Sweep, threshold: float) -> list[LesionBox]:
     centre = (cell + box[:3] + 0.5) * STEM_STRIDE - 0.5
     size = np.exp(np.clip(box[3:], 0.0, 5.0))
     kept.append(
-      LesionBox(
+      PredictedLesion(
         centre=(float(centre[0]), float(centre[1]), float(centre[2])),
         size_mm=(float(size[0]), float(size[1]), float(size[2])),
         score=float(score),
@@ -318,8 +318,8 @@ def find_lesions(sweep: Sweep, threshold: float) -> list[LesionBox]:
 
 
 def suppress(
-  boxes: list[LesionBox], spacing_mm: float, overlap: float = 0.1
-) -> list[LesionBox]:
+  boxes: list[PredictedLesion], spacing_mm: float, overlap: float = 0.1
+) -> list[PredictedLesion]:
   """3D non-maximum suppression.
 
   Args:

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import Float16, UInt8
+from jaxtyping import Float, Float16, Int, UInt8
 from scipy import ndimage
 
-from vf_jax.infer.boxes import cut_box, locate_box
-from vf_jax.infer.decode import Instances, LesionBox
+from vf_jax.infer.boxes import Box, cut_box, locate_box
+from vf_jax.infer.decode import Instances, PredictedLesion
 from vf_jax.infer.facts import (
   compare_neighbours,
   measure_vertebra,
@@ -76,7 +76,11 @@ def cut_out(outputs: Sweep, found: Instances) -> Region:
 
 
 def carry_back(
-  region: Region, levels, grid: Grid, native: Grid, threshold: float
+  region: Region,
+  levels: Int[np.ndarray, " instances"],
+  grid: Grid,
+  native: Grid,
+  threshold: float,
 ) -> UInt8[np.ndarray, "x y z"]:
   """Mask on the native grid: smooth borders, one level per vertebra.
 
@@ -151,14 +155,20 @@ def _extend(
 
 
 def measure(
-  centres, levels, confidence, mask, boxes, grid: Grid, volume: Volume
+  centres: Float[np.ndarray, "instances 3"],
+  levels: Int[np.ndarray, " instances"],
+  confidence: Float[np.ndarray, " instances"],
+  mask: UInt8[np.ndarray, "x y z"],
+  boxes: Mapping[int, Box],
+  grid: Grid,
+  volume: Volume,
 ) -> list[Vertebra]:
   """Measures every vertebra on the native voxels, box by box.
 
   Args:
     centres: body centres, voxels of `grid` (depth, height, width).
     levels: index into `VERTEBRAE` of each, -1 = rejected.
-    confidence: of each level.
+    confidence: of each level, 0..1.
     mask: VerSe codes on the native grid.
     boxes: around each code of the mask.
     grid: of the network.
@@ -185,7 +195,7 @@ def measure(
 
 
 def place_lesions(
-  boxes: Sequence[LesionBox],
+  boxes: Sequence[PredictedLesion],
   grid: Grid,
   mask: UInt8[np.ndarray, "x y z"],
   native: Grid,

@@ -112,7 +112,7 @@ def _sizes(vertebrae: Sequence[Vertebra]) -> list[float]:
   return [v.core_ml for v in vertebrae]
 
 
-def strangers(
+def find_outlier_vertebrae(
   vertebrae: Sequence[Vertebra], seen: Sequence[Vertebra]
 ) -> list[Vertebra]:
   """Finds what was counted as a vertebra and may be none.
@@ -153,7 +153,7 @@ def is_spineless(vertebrae: Sequence[Vertebra]) -> bool:
   )
 
 
-def holes(vertebrae: Sequence[Vertebra]) -> list[tuple[str, str]]:
+def find_wide_gaps(vertebrae: Sequence[Vertebra]) -> list[tuple[str, str]]:
   """Finds where a vertebra was missed, or two were taken for one.
 
   Args:
@@ -167,7 +167,7 @@ def holes(vertebrae: Sequence[Vertebra]) -> list[tuple[str, str]]:
   return [(a.level, b.level) for a, b, share in gaps if share > _WIDE]
 
 
-def crowds(vertebrae: Sequence[Vertebra]) -> list[tuple[str, str]]:
+def find_narrow_gaps(vertebrae: Sequence[Vertebra]) -> list[tuple[str, str]]:
   """Finds where levels were left out though nothing has room there.
 
   Args:
@@ -255,7 +255,7 @@ def is_back_to_front(
   return bool(np.median(bodies[:, 1] - centroids[:, 1]) < _AHEAD_MM)
 
 
-def doubts(
+def find_doubts(
   volume: Volume, boxes: Mapping[int, Box], vertebrae: Sequence[Vertebra]
 ) -> list[str]:
   """Looks for what makes a result doubtful, the levels apart.
@@ -289,7 +289,7 @@ def doubts(
   return notes
 
 
-def level_doubts(
+def find_level_doubts(
   grid: Grid,
   mask: UInt8[np.ndarray, "x y z"],
   boxes: Mapping[int, Box],
@@ -316,18 +316,18 @@ def level_doubts(
       "There may be no spine in this scan: the inside of a vertebral body was "
       f"not seen, and {names} may be another bone."
     )
-  elif found := strangers(vertebrae, seen):
+  elif found := find_outlier_vertebrae(vertebrae, seen):
     names = ", ".join(v.level for v in found)
     notes.append(
       f"{names} may be no vertebra (far smaller than its neighbours): all "
       "levels may be shifted."
     )
-  for above, below in holes(vertebrae):
+  for above, below in find_wide_gaps(vertebrae):
     notes.append(
       f"Between {above} and {below} there is room for one more vertebra, or "
       "two were taken for one: levels may be shifted."
     )
-  for above, below in crowds(vertebrae):
+  for above, below in find_narrow_gaps(vertebrae):
     notes.append(
       f"Between {above} and {below} there is no room for the levels that are "
       "left out: those above or below may be wrong."

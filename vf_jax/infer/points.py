@@ -13,7 +13,7 @@ from scipy import ndimage
 _CHUNK = 1 << 21  # voxels of the smoothed votes that are made at a time
 _TRUNCATE = 4.0
 _FAINT = 0.08  # peaks below this share of the highest are none
-_SMALL = 0.1  # share of the largest part that makes a part more than crumbs
+_SMALL = 0.1  # share of the largest component of an instance
 
 
 def find_peaks(
@@ -88,11 +88,11 @@ def _apart(places, heights, distance):
   return kept
 
 
-def drop_crumbs(ids: UInt8[np.ndarray, "*shape"]) -> None:
-  """Clears crumbs of instances, in place.
+def drop_small_components(ids: UInt8[np.ndarray, "*shape"]) -> None:
+  """Clears the small components of instances, in place.
 
-  Voxels that touch by a face, an edge or a corner are one part. A part below a
-  tenth of the largest of its instance is a crumb.
+  Voxels that touch by a face, an edge or a corner are one component. One below
+  a tenth of the largest of its instance is small.
 
   Args:
     ids: instance of each voxel, 0 is none.

@@ -25,7 +25,7 @@ from vf_jax.infer.boxes import label_boxes
 from vf_jax.infer.decode import find_instances, find_lesions, suppress
 from vf_jax.infer.native import carry_back, cut_out, measure, place_lesions
 from vf_jax.infer.pieces import add_pieces
-from vf_jax.infer.plausibility import doubts, level_doubts
+from vf_jax.infer.plausibility import find_doubts, find_level_doubts
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
@@ -219,8 +219,8 @@ class Predictor:
     # What is in view of a body that is not tells nothing of the levels.
     counted = {VERTEBRAE[i].code for i in levels[bodies] if i >= 0}
     numbered = [v for v in vertebrae if v.code in counted]
-    notes += doubts(volume, around, numbered)
-    unfounded = level_doubts(volume.grid, mask, around, numbered)
+    notes += find_doubts(volume, around, numbered)
+    unfounded = find_level_doubts(volume.grid, mask, around, numbered)
     notes += unfounded
     unsure = [v.level for v in vertebrae if v.confidence < _UNSURE]
     if unsure and not unfounded:

@@ -160,7 +160,7 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
       Scan(
         name=name,
         origin=origins[name],
-        patient=patient_of(origins[name]),
+        patient=patient_in_path(origins[name]),
         detected=parse_keypoints(_json(detected[name], where), where),
         levels=levels,
         bodies=bodies,
@@ -169,7 +169,7 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[Scan, ...]:
   return tuple(scans)
 
 
-def patient_of(origin: str) -> str:
+def patient_in_path(origin: str) -> str:
   """Names the patient in the path of a CT; the path itself if none is seen.
 
   Args:

@@ -36,7 +36,7 @@ _HEADER = {
 
 
 @dataclasses.dataclass(frozen=True)
-class LesionBox:
+class AnnotatedLesion:
   """One annotated lesion.
 
   Attributes:
@@ -90,7 +90,7 @@ class LesionRecord:
 
 def read_blds(
   path: str | os.PathLike[str],
-) -> Mapping[str, tuple[LesionBox, ...]]:
+) -> Mapping[str, tuple[AnnotatedLesion, ...]]:
   """Reads the box table of BLDS.
 
   Args:
@@ -121,7 +121,7 @@ def read_blds(
       f"its first line must be {','.join(wanted)}.",
     )
   reader.fieldnames = header
-  boxes: dict[str, list[LesionBox]] = {}
+  boxes: dict[str, list[AnnotatedLesion]] = {}
   try:
     for row in reader:
       where = f"line {reader.line_num}"
@@ -223,7 +223,7 @@ def read_lesions(
 
 def _parse_row(
   path: str | os.PathLike[str], where: str, row: Mapping[Any, Any]
-) -> tuple[str, LesionBox]:
+) -> tuple[str, AnnotatedLesion]:
   if None in row or None in row.values():
     fault = f"{where} has more or fewer fields than the header."
     raise InputError(path, fault, "write one value a column.")
@@ -249,7 +249,9 @@ def _parse_row(
     fault = f"{where}: the box {width} x {height} x {depth} mm has no volume."
     raise InputError(path, fault, "correct or remove the row.")
   # LPS+ to RAS+ turns the first two axes; lengths stay.
-  box = LesionBox((-x, -y, z), (width, height, depth), row["class"].strip())
+  box = AnnotatedLesion(
+    (-x, -y, z), (width, height, depth), row["class"].strip()
+  )
   return image, box
 
 

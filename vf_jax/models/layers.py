@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -38,14 +43,10 @@ class Dense(nn.Module):
   Attributes:
     features: output channels.
     dtype: compute type; parameters are float32.
-    kernel_init: initializer of the kernel.
-    bias_init: initializer of the bias.
   """
 
   features: int
   dtype: jnp.dtype = jnp.float32
-  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
-  bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
   @nn.compact
   def __call__(
@@ -53,21 +54,23 @@ class Dense(nn.Module):
   ) -> Float[Array, "*shape cout"]:
     """Returns the product plus bias in the compute type."""
     kernel = self.param(
-      "kernel", self.kernel_init, (x.shape[-1], self.features)
+      "kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features)
     )
-    bias = self.param("bias", self.bias_init, (self.features,))
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
     return add_bias(x.astype(self.dtype) @ kernel.astype(self.dtype), bias)
 
 
 class Conv3D(nn.Module):
-  """3x3x3 convolution with bias, stride 1, same size.
+  """3x3x3 convolution, stride 1, same size.
 
   Attributes:
     features: output channels.
+    use_bias: whether a bias is added, as `add_bias` does.
     dtype: compute type; parameters are float32.
   """
 
   features: int
+  use_bias: bool = True
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -80,8 +83,11 @@ class Conv3D(nn.Module):
       nn.initializers.he_normal(),
       (3, 3, 3, x.shape[-1], self.features),
     )
+    x = convolve(x.astype(self.dtype), kernel)
+    if not self.use_bias:
+      return x
     bias = self.param("bias", nn.initializers.zeros, (self.features,))
-    return add_bias(convolve(x.astype(self.dtype), kernel), bias)
+    return add_bias(x, bias)
 
 
 class Modulate(nn.Module):
@@ -117,7 +123,15 @@ def gated(
   gate: Float[Array, "batch *one channel"],
   x: Float[Array, "batch *space channel"],
 ) -> Float[Array, "batch *space channel"]:
-  """Applies the gate of `Modulate` to a residual branch, in its type."""
+  """Applies the gate of `Modulate` to a residual branch.
+
+  Args:
+    gate: factors, float32.
+    x: the branch.
+
+  Returns:
+    Their product in the type of `x`.
+  """
   return (gate * x).astype(x.dtype)
 
 
@@ -161,3 +175,41 @@ def sinusoids(
   )
   phase = x[..., None] * waves.reshape((1,) * x.ndim + (-1,))
   return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)
+
+
+def unroll_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Splits stacked blocks: parameters of `scan=True` -> `scan=False`.
+
+  Args:
+    params: of a transformer with `scan=True`.
+
+  Returns:
+    The same values as it names them with `scan=False`.
+  """
+  rest = {name: part for name, part in params.items() if name != "blocks"}
+  depth = len(jax.tree.leaves(params["blocks"])[0])
+  for index in range(depth):
+    rest[f"block{index}"] = jax.tree.map(
+      lambda leaf, i=index: leaf[i], params["blocks"]
+    )
+  return rest
+
+
+def stack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Stacks blocks: parameters of `scan=False` -> `scan=True`.
+
+  Args:
+    params: of a transformer with `scan=False`.
+
+  Returns:
+    The same values as it names them with `scan=True`.
+  """
+  names = sorted(
+    (name for name in params if re.fullmatch(r"block\d+", name)),
+    key=lambda name: int(name.removeprefix("block")),
+  )
+  rest = {name: part for name, part in params.items() if name not in names}
+  rest["blocks"] = jax.tree.map(
+    lambda *leaves: jnp.stack(leaves), *(params[name] for name in names)
+  )
+  return rest

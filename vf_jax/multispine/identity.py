@@ -47,7 +47,7 @@ _ONE_LEVEL = re.compile(
 
 @runtime_checkable
 class CaseLike(Protocol):
-  """What identities and splits need of a case; `store.Record` has it."""
+  """What identities and splits need of a case; `record.Record` has it."""
 
   @property
   def case(self) -> str:

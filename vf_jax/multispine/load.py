@@ -18,7 +18,7 @@ from vf_jax import labels as label_table
 from vf_jax.errors import InputError, InputWarning, warn_input
 from vf_jax.io import centroids, lesions, nifti
 from vf_jax.io.ct import read_ct
-from vf_jax.io.lesions import LesionBox
+from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.labels import IGNORE
 from vf_jax.multispine.case import (
   Case,
@@ -61,7 +61,7 @@ class Loaded:
   stored_mask: Volume | None
   centres: Mapping[int, Triple]
   centre_kind: str
-  boxes: tuple[LesionBox, ...]
+  boxes: tuple[AnnotatedLesion, ...]
   digests: Mapping[str, str]
   warnings: tuple[str, ...]
   unknown: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ def load(case: Case, digests: Mapping[str, str] | None = None) -> Loaded:
     if kind == "none" and case.subregions is not None and codes is not None:
       points = _body_centres(case.subregions, codes)
       kind = "subregions"
-    boxes: tuple[LesionBox, ...] = ()
+    boxes: tuple[AnnotatedLesion, ...] = ()
     if case.lesions is not None:
       table = lesions.read_blds(case.lesions.path)
       boxes = table.get(case.lesions.key, ())

@@ -49,8 +49,6 @@ class Shape:
     code: VerSe code.
     volume_ml: of all its voxels.
     centre_mm: centre of mass, mm RAS+.
-    lowest_mm: S of its lowest voxel.
-    highest_mm: S of its highest voxel.
     pieces: what does not touch the largest part, the largest first, at most
       fifty.
     end_mm2: area at the borders of the array towards head and feet.
@@ -60,8 +58,6 @@ class Shape:
   code: int
   volume_ml: float
   centre_mm: tuple[float, float, float]
-  lowest_mm: float
-  highest_mm: float
   pieces: tuple[Piece, ...]
   end_mm2: float
   side_mm2: float
@@ -189,13 +185,10 @@ def _measure(
   side_mm2: float,
 ) -> Shape:
   voxel_ml = grid.voxel_volume_ml
-  heights = points @ grid.affine[2, :3] + grid.affine[2, 3]
   return Shape(
     code=code,
     volume_ml=len(points) * voxel_ml,
     centre_mm=_mean_mm(points, grid),
-    lowest_mm=float(heights.min()),
-    highest_mm=float(heights.max()),
     pieces=_pieces(points, grid),
     end_mm2=end_mm2,
     side_mm2=side_mm2,

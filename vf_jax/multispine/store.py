@@ -47,7 +47,14 @@ def folder_digests(folder: pathlib.Path) -> dict[str, str]:
 
 
 def file_digest(path: pathlib.Path) -> str:
-  """SHA-256 of a file."""
+  """Digests a file.
+
+  Args:
+    path: the file.
+
+  Returns:
+    SHA-256 in hexadecimal digits.
+  """
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -269,7 +276,14 @@ class Store:
     return len(self.names)
 
   def case(self, index: int) -> StoredCase:
-    """Returns a case; nothing is read until a window is asked for."""
+    """Gives a case; nothing is read until a window is asked for.
+
+    Args:
+      index: its place in `names`.
+
+    Returns:
+      The case.
+    """
     return self._cases[index]
 
   def verify(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from vf_jax.ops.attention_by_blocks import attention_by_blocks
+from vf_jax.ops.cpu_attention import cpu_attention
 
 ATTENDED = "attended"
 """What `jax.checkpoint` may keep of attention, by this name."""
@@ -49,7 +49,7 @@ def attention(
       f"'{jax.default_backend()}'; set model.attention='xla'"
     )
   if mask is None and implementation == "xla" and _on_one_cpu():
-    return attention_by_blocks(query, key, value)
+    return cpu_attention(query, key, value)
   return jax.nn.dot_product_attention(
     query, key, value, mask=mask, implementation=implementation
   )

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Volume = Float[Array, "batch depth height width channel"]
+Features = Float[Array, "batch depth height width channel"]
 
 
 @jax.custom_vjp
 def convolve_slices(
-  x: Volume, kernel: Float[Array, "kh kw cin cout"]
+  x: Features, kernel: Float[Array, "kh kw cin cout"]
 ) -> Float[Array, "batch depth height width cout"]:
   """Convolves every depth slice in 2D, zero padding to the same size.
 
@@ -55,7 +55,7 @@ convolve_slices.defvjp(_slices_forward, _slices_backward)
 
 
 def kernel_gradient(
-  x: Volume,
+  x: Features,
   grad: Float[Array, "batch depth height width cout"],
   size: tuple[int, ...],
 ) -> Float[Array, "kh kw cin cout"]:
@@ -100,15 +100,24 @@ def _moved(x, axis: int, moves: list[int]):
   return jnp.concatenate(copies, axis=-1) if len(copies) > 1 else copies[0]
 
 
-def mirror(kernel: Float[Array, "*size cin cout"]) -> Array:
-  """The kernel that carries gradients back to the features."""
+def mirror(
+  kernel: Float[Array, "*size cin cout"],
+) -> Float[Array, "*size cout cin"]:
+  """Turns a kernel to the one that carries gradients back to the features.
+
+  Args:
+    kernel: of a convolution, spatial axes first.
+
+  Returns:
+    The kernel flipped along its spatial axes, its channels exchanged.
+  """
   spatial = tuple(range(kernel.ndim - 2))
   return jnp.flip(kernel, spatial).swapaxes(-1, -2)
 
 
 @jax.custom_vjp
 def depth_taps(
-  x: Volume, kernel: Float[Array, "kd kh kw cin cout"]
+  x: Features, kernel: Float[Array, "kd kh kw cin cout"]
 ) -> Float[Array, "batch depth height width cout"]:
   """One 2D convolution a depth tap, summed.
 
@@ -145,7 +154,7 @@ depth_taps.defvjp(_taps_forward, _taps_backward)
 
 
 def depth_channels(
-  x: Volume, kernel: Float[Array, "kd kh kw cin cout"]
+  x: Features, kernel: Float[Array, "kd kh kw cin cout"]
 ) -> Float[Array, "batch depth height width cout"]:
   """One 2D convolution with the depth taps as input channels.
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -12,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from vf_jax.ops.attention import ATTENDED, attention
-from vf_jax.ops.blockwise_attention import blockwise_attention
-from vf_jax.ops.flash_attention import flash_attention, why_not
+from vf_jax.ops.gpu_attention import gpu_attention, why_not
+from vf_jax.ops.tpu_attention import tpu_attention
 from vf_jax.parallel.sharding import divide
 
 Implementation = Literal["auto", "xla", "cudnn", "gpu", "tpu"]
@@ -48,9 +49,9 @@ def attend(
   chosen = _choose(implementation, query.shape[-1], query.dtype)
   if chosen == "gpu":
     # It names what its backward pass needs, too.
-    return over_mesh(flash_attention, query, key, value)
+    return over_mesh(gpu_attention, query, key, value)
   if chosen == "tpu":
-    out = over_mesh(blockwise_attention, query, key, value)
+    out = over_mesh(tpu_attention, query, key, value)
   else:
     out = attention(query, key, value, implementation=chosen)
   return checkpoint_name(out, ATTENDED)
@@ -79,7 +80,12 @@ def _choose(
   return implementation
 
 
-def over_mesh(function, query, key, value):
+def over_mesh(
+  function: Callable[..., Array],
+  query: Float[Array, "batch queries heads dim"],
+  key: Float[Array, "batch tokens heads dim"],
+  value: Float[Array, "batch tokens heads dim"],
+) -> Float[Array, "batch queries heads dim"]:
   """Runs a function of queries, keys and values on every device's share.
 
   Args:

@@ -15,8 +15,9 @@ from vf_jax.config import MeshConfig
 from vf_jax.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor", "context")
-"""From the slowest link to the fastest but one: `context` neighbours exchange
-halos only, `tensor` devices meet in every layer."""
+"""Outermost (slowest link) first. `context` devices exchange the halos of
+convolutions and gather keys and values in every attention layer; `tensor`
+devices reduce in every layer."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

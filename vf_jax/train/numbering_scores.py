@@ -100,13 +100,27 @@ def score_scan(
 
 
 def identification_rate(scores: Sequence[ScanScore]) -> float:
-  """Share of true bodies that were hit, all scans together; nan if none."""
+  """Share of true bodies that were hit, all scans together.
+
+  Args:
+    scores: of the scans.
+
+  Returns:
+    0..1; NaN if there is no true body.
+  """
   true = sum(score.true for score in scores)
   return sum(score.hit for score in scores) / true if true else float("nan")
 
 
 def precision(scores: Sequence[ScanScore]) -> float:
-  """Share of kept bodies that were right; nan if none."""
+  """Share of kept bodies that were right, all scans together.
+
+  Args:
+    scores: of the scans.
+
+  Returns:
+    0..1; NaN if no body was kept.
+  """
   kept = sum(len(score.right) for score in scores)
   return sum(int(s.right.sum()) for s in scores) / kept if kept else np.nan
 

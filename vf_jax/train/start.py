@@ -18,7 +18,7 @@ from vf_jax.data.pipeline import domain_names
 from vf_jax.errors import ConfigError
 from vf_jax.io.atomic import write_text
 from vf_jax.multispine.store import Store
-from vf_jax.ops.flash_attention import why_not
+from vf_jax.ops.gpu_attention import why_not
 from vf_jax.parallel.sharding import state_shardings
 from vf_jax.telemetry import device_facts, run_facts
 from vf_jax.train.checkpoint import Checkpoints, load

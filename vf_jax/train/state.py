@@ -16,7 +16,7 @@ from jaxtyping import Array, Key
 
 from vf_jax.config import Config
 from vf_jax.errors import ConfigError
-from vf_jax.models.baselines.unetr import stack_blocks, unroll_blocks
+from vf_jax.models.layers import stack_blocks, unroll_blocks
 from vf_jax.models.vertebraformer import VertebraFormer
 
 Params = Any

@@ -9,7 +9,8 @@ import pytest
 
 from vf_jax.errors import ConfigError, InputError
 from vf_jax.models.baselines.monai_unetr import params_from_monai
-from vf_jax.models.baselines.unetr import Unetr, stack_blocks, unroll_blocks
+from vf_jax.models.baselines.unetr import Unetr
+from vf_jax.models.layers import stack_blocks, unroll_blocks
 
 HERE = pathlib.Path(__file__).parent
 MODELS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn_spine import case, make_loaded, relabel, run
 
-from vf_jax.io.lesions import LesionBox
+from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.labels import BY_NAME, to_verse
 from vf_jax.multispine.case import MaskFile
 from vf_jax.multispine.checks.check import check
@@ -141,8 +141,10 @@ def test_lesions_outside_the_scan(sound):
   inside = sound.centres[_code("T12")]
   far = (inside[0], inside[1] + 300.0, inside[2])
   edge = (inside[0] + 45.0, inside[1], inside[2])
-  boxes = [LesionBox(p, (30.0, 10.0, 10.0), "osteoma") for p in (inside, far)]
-  boxes.append(LesionBox(edge, (40.0, 10.0, 10.0), "osteoma"))
+  boxes = [
+    AnnotatedLesion(p, (30.0, 10.0, 10.0), "osteoma") for p in (inside, far)
+  ]
+  boxes.append(AnnotatedLesion(edge, (40.0, 10.0, 10.0), "osteoma"))
   found = check(dataclasses.replace(sound, boxes=tuple(boxes)))
   assert [f.severity for f in found] == ["error", "warning"]
   assert "lesion 2 (osteoma)" in found[0].message

@@ -22,6 +22,10 @@ def _spine(seed, variant="usual", fractures=None):
   return draw_spine(rng, load_statistics(), variant, fractures or {})
 
 
+def _bone(spine, name):
+  return next(v for v in spine.vertebrae if v.name == name)
+
+
 def test_level_names_of_the_variants():
   assert len(level_names("usual")) == 24
   assert level_names("T13")[18:21] == ("T12", "T13", "L1")
@@ -53,7 +57,7 @@ def test_vertebrae_follow_one_another_downwards(seed, variant):
 
 
 def test_depth_is_deepest_at_the_body_and_mirrors_sides():
-  bone = _spine(0).by_name["L3"]
+  bone = _bone(_spine(0), "L3")
   axes = [np.array([c]) for c in bone.centre]
   assert bone.depth(*axes)[0, 0, 0] > 5
   left, right = (
@@ -66,7 +70,7 @@ def test_depth_is_deepest_at_the_body_and_mirrors_sides():
 
 
 def test_bones_stay_in_their_box():
-  bone = _spine(1).by_name["T8"]
+  bone = _bone(_spine(1), "T8")
   low, high = bone.box_mm
   axes = [np.arange(a - 8, b + 8, 2.0) for a, b in zip(low, high)]
   inside = np.argwhere(bone.depth(*axes) > 0)
@@ -79,13 +83,13 @@ def test_fractures_shorten_and_bend_the_spine():
   whole = _spine(2)
   hurt = _spine(2, fractures={"L1": Fracture("wedge", 3, 0.5)})
   tall = [
-    np.linalg.norm(s.by_name["T12"].centre - s.by_name["L2"].centre)
+    np.linalg.norm(_bone(s, "T12").centre - _bone(s, "L2").centre)
     for s in (whole, hurt)
   ]
   assert tall[1] < tall[0] - 4
 
   def kyphosis(spine):
-    above, below = spine.by_name["T11"], spine.by_name["L3"]
+    above, below = _bone(spine, "T11"), _bone(spine, "L3")
     turn = np.cross(above.frame[:, 1], below.frame[:, 1])
     return float(turn @ np.array([1.0, 0.0, 0.0]))
 

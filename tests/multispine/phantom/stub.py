@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vf_jax.grid import Grid
-from vf_jax.io.lesions import LesionBox
+from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.labels import BY_NAME, LEVELS
 from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom.anatomy import Anatomy
@@ -78,7 +78,9 @@ def stub_anatomy(
       sum((axis - value) ** 2 for axis, value in zip((x, y, z), spot)) < 6**2
     )
     hu[near & (labels == code)] = 30
-    lesions = (LesionBox(tuple(map(float, spot)), (12.0, 12.0, 12.0), "lytic"),)
+    lesions = (
+      AnnotatedLesion(tuple(map(float, spot)), (12.0, 12.0, 12.0), "lytic"),
+    )
   return Anatomy(
     grid=grid,
     hu=hu,

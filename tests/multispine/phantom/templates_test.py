@@ -21,7 +21,7 @@ _ALL = [
   for name, several in load_templates().items()
   if name not in ("hip", "sacrum")
   for t in several
-] + [pytest.param(t, id=name) for name, t in cervical.models().items()]
+] + [pytest.param(cervical.cervical_model(n), id=n) for n in cervical.NAMES]
 
 
 def _at(template, *points):

@@ -29,7 +29,6 @@ FROC_POINTS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 _RECALL_POINTS = np.linspace(0, 1, 101)
 _CHUNK = 1 << 15  # elements of a work array, so that all stay in the cache
 
-Boxes = Float64[np.ndarray, "boxes 2 3"]
 Weights = Num[np.ndarray, "replicates scans"]
 
 

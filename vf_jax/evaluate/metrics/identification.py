@@ -88,16 +88,13 @@ class Identification:
 
 
 def identify(
-  prediction: Mapping[int, Point],
-  truth: Mapping[int, Point],
-  limit_mm: int | float = HIT_MM,
+  prediction: Mapping[int, Point], truth: Mapping[int, Point]
 ) -> Identification:
   """Compares the points of one scan.
 
   Args:
     prediction: level -> point.
     truth: level -> point.
-    limit_mm: how far a hit may be off, itself included.
 
   Returns:
     What became of each level.
@@ -111,7 +108,7 @@ def identify(
   own = [list(there).index(code) for code in both]
   among_both = apart[:, own]
   distance = {code: float(apart[i, own[i]]) for i, code in enumerate(both)}
-  near = [code for code in both if distance[code] <= limit_mm]
+  near = [code for code in both if distance[code] <= HIT_MM]
   lenient = among_both.argmin(axis=1) if both else []
   strict = apart.argmin(axis=1) if both else []
   return Identification(

@@ -12,6 +12,8 @@ from scipy import optimize
 
 from vf_jax.volume import bounds
 
+LEAST_IOU = 0.1
+
 _BLOCK = 1 << 20
 _LABELS = 256
 
@@ -128,16 +130,14 @@ def _count_pairs(prediction, truth) -> Int64[np.ndarray, " pairs"]:
   return counts
 
 
-def match_instances(
-  overlap: LabelOverlap, least_iou: int | float = 0.1
-) -> dict[int, tuple[int, float]]:
+def match_instances(overlap: LabelOverlap) -> dict[int, tuple[int, float]]:
   """Pairs true with predicted instances whatever their labels say.
 
-  One to one, so that the sum of IoU is the largest possible.
+  One to one, so that the sum of IoU is the largest possible; pairs below
+  `LEAST_IOU` are none.
 
   Args:
     overlap: of two masks in which each label is one instance.
-    least_iou: pairs below it are none.
 
   Returns:
     True label -> predicted label and their IoU; unmatched ones are missing.
@@ -145,7 +145,7 @@ def match_instances(
   true = 1 + np.flatnonzero(overlap.true[1:])
   predicted = 1 + np.flatnonzero(overlap.predicted[1:])
   iou = overlap.iou()[np.ix_(predicted, true)]
-  iou = np.where(iou >= least_iou, iou, 0.0)
+  iou = np.where(iou >= LEAST_IOU, iou, 0.0)
   rows, columns = optimize.linear_sum_assignment(iou, maximize=True)
   return {
     int(true[j]): (int(predicted[i]), float(iou[i, j]))

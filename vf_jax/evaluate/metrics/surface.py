@@ -61,17 +61,6 @@ class SurfaceDistances:
     ]
     return max(found, default=math.nan)
 
-  def averages(self) -> tuple[float, float]:
-    """Mean distance by area of prediction to truth, and of truth to prediction.
-
-    Returns:
-      mm; NaN for a mask that is empty, infinite towards one.
-    """
-    return (
-      _mean(self.from_prediction_mm, self.prediction_mm2),
-      _mean(self.from_truth_mm, self.truth_mm2),
-    )
-
   def symmetric_average(self) -> float:
     """ASSD: mean distance by area over both surfaces together.
 

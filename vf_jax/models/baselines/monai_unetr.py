@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vf_jax.errors import InputError
-from vf_jax.models.baselines.unetr import Unetr, stack_blocks
+from vf_jax.models.baselines.unetr import Unetr
 from vf_jax.models.decoders.unetr import TOKEN
+from vf_jax.models.layers import stack_blocks
 
 _SOURCE = "MONAI state_dict"
 # MONAI 1.6 creates these in every block and never calls them.

@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -195,41 +192,3 @@ class Unetr(nn.Module):
         f"taps={self.taps} name blocks that depth={self.depth} does not have; "
         "raise depth or lower the taps"
       )
-
-
-def unroll_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Splits stacked blocks: parameters of `scan=True` -> `scan=False`.
-
-  Args:
-    params: of `Unetr(scan=True)`.
-
-  Returns:
-    The same values as `Unetr(scan=False)` names them.
-  """
-  rest = {name: part for name, part in params.items() if name != "blocks"}
-  depth = len(jax.tree.leaves(params["blocks"])[0])
-  for index in range(depth):
-    rest[f"block{index}"] = jax.tree.map(
-      lambda leaf, i=index: leaf[i], params["blocks"]
-    )
-  return rest
-
-
-def stack_blocks(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Stacks blocks: parameters of `scan=False` -> `scan=True`.
-
-  Args:
-    params: of `Unetr(scan=False)`.
-
-  Returns:
-    The same values as `Unetr(scan=True)` names them.
-  """
-  names = sorted(
-    (name for name in params if re.fullmatch(r"block\d+", name)),
-    key=lambda name: int(name.removeprefix("block")),
-  )
-  rest = {name: part for name, part in params.items() if name not in names}
-  rest["blocks"] = jax.tree.map(
-    lambda *leaves: jnp.stack(leaves), *(params[name] for name in names)
-  )
-  return rest

@@ -8,6 +8,9 @@ with distances in mm; a chain of levels holds its scores together.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -22,6 +25,7 @@ from vf_jax.models.decoders.level_chain import (
   emission_scores,
   level_likelihood,
   level_moves,
+  prefer_next_level,
   transition_scores,
 )
 from vf_jax.models.layers import sinusoids
@@ -87,49 +91,60 @@ class LevelScores:
   def negative_log_likelihood(
     self, targets: Int[Array, "scans points"]
   ) -> Float[Array, " scans"]:
-    """Returns -log p of the true levels of each scan."""
+    """Exact -log p of the true levels.
+
+    Args:
+      targets: index into `VERTEBRAE`, or -1 for a false candidate.
+
+    Returns:
+      One value a scan.
+    """
     moves = level_moves(self.advance, self.rare)
     return level_likelihood(
       self.levels, self.rejected, moves, self.mask, targets
     )
 
-  def shares(self) -> Float[Array, "scans points outcomes"]:
+  def marginals(self) -> Float[Array, "scans points outcomes"]:
     """Returns the probability of each level and, last, of no vertebra."""
     scores = self.chain()
-    share = jax.vmap(chain.marginals)(
+    states = jax.vmap(chain.marginals)(
       scores.emissions, scores.transitions, scores.mask
     )
-    rejected = share[..., _LEVELS:].sum(axis=-1, keepdims=True)
-    return jnp.concatenate([share[..., :_LEVELS], rejected], axis=-1)
+    rejected = states[..., _LEVELS:].sum(axis=-1, keepdims=True)
+    return jnp.concatenate([states[..., :_LEVELS], rejected], axis=-1)
 
 
-def most_right(
-  shares: Float[Array, "scans points outcomes"],
+def decode_expected_accuracy(
+  marginals: Float[Array, "scans points outcomes"],
   mask: Bool[Array, "scans points"],
 ) -> tuple[Int[Array, "scans points"], Float[Array, "scans points"]]:
-  """The possible sequence of levels that has most candidates right on average.
+  """Finds the permitted sequence of levels of maximum expected accuracy.
 
   The most probable sequence is not that: when a doubtful end splits the
   probability of one numbering among several sequences, the other may win.
 
   Args:
-    shares: from `LevelScores.shares`, or a mean of them.
+    marginals: from `LevelScores.marginals`, or a mean of them.
     mask: True for candidates.
 
   Returns:
     Index into `VERTEBRAE`, -1 = no vertebra, and the probability of each.
+
+  Source:
+    Käll et al. 2005, An HMM posterior decoder for sequence feature prediction
+    (Bioinformatics 21, i251): its optimal accuracy decoding.
   """
-  pairs = shares.shape[1] - 1
+  pairs = marginals.shape[1] - 1
   forbidden = transition_scores(
     jnp.zeros((1, pairs, MAX_ADVANCE)), jnp.zeros(3)
   )
   rules = jnp.where(forbidden[0] < -1e8, -1e9, 0.0)
-  gain = emission_scores(shares[..., :_LEVELS], shares[..., _LEVELS:])
+  gain = emission_scores(marginals[..., :_LEVELS], marginals[..., _LEVELS:])
   path = jax.vmap(chain.viterbi, in_axes=(0, None, 0))(gain, rules, mask)
   kept = (path >= 0) & (path < _LEVELS)
   outcome = jnp.where(kept, path, _LEVELS)
-  share = jnp.take_along_axis(shares, outcome[..., None], axis=-1)[..., 0]
-  return jnp.where(kept, path, -1), jnp.where(mask, share, 0.0)
+  sure = jnp.take_along_axis(marginals, outcome[..., None], axis=-1)[..., 0]
+  return jnp.where(kept, path, -1), jnp.where(mask, sure, 0.0)
 
 
 class KeypointNumbering(nn.Module):
@@ -198,14 +213,8 @@ class KeypointNumbering(nn.Module):
       axis=-1,
     )
     pair = nn.gelu(nn.Dense(self.width, name="pair")(pair))
-    # NOTE: most neighbours are one level apart; the bias says so from the
-    # first step on.
     advance = nn.Dense(
-      MAX_ADVANCE,
-      name="advance",
-      bias_init=lambda key, shape, dtype: (
-        -2.0 * jnp.arange(shape[0], dtype=dtype)
-      ),
+      MAX_ADVANCE, bias_init=prefer_next_level, name="advance"
     )(pair)
     usual = nn.initializers.constant(-2.0)
     return LevelScores(
@@ -321,7 +330,7 @@ def _pedicle_features(batch, down):
 
 
 def number(
-  model: KeypointNumbering, members, batch: KeypointBatch
+  model: KeypointNumbering, members: Mapping[str, Any], batch: KeypointBatch
 ) -> tuple[Int[Array, "scans points"], Float[Array, "scans points"]]:
   """Levels by several networks of one shape that vote with probabilities.
 
@@ -334,8 +343,8 @@ def number(
     Index into `VERTEBRAE`, -1 = no vertebra, and its probability.
   """
 
-  def share(params):
-    return model.apply({"params": params}, batch).shares()
+  def marginals(params):
+    return model.apply({"params": params}, batch).marginals()
 
-  mean = jax.vmap(share)(members).mean(axis=0)
-  return most_right(mean, jnp.asarray(batch.mask))
+  mean = jax.vmap(marginals)(members).mean(axis=0)
+  return decode_expected_accuracy(mean, jnp.asarray(batch.mask))

@@ -9,6 +9,7 @@ features and the one that reads points alone fill in these scores.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -115,6 +116,23 @@ class ChainScores:
     )[..., 0]
     confidence = jnp.where(levels >= 0, chosen, rejected)
     return levels, jnp.where(self.mask, confidence, 0.0)
+
+
+def prefer_next_level(
+  key: Any, shape: tuple[int], dtype: Any
+) -> Float[Array, " advances"]:
+  """First bias of advances: most neighbours are one level apart.
+
+  Args:
+    key: not used; an initializer gets one.
+    shape: number of advances, 1 to `MAX_ADVANCE` levels.
+    dtype: of the bias.
+
+  Returns:
+    Logits, falling by 2 a level.
+  """
+  del key
+  return -2.0 * jnp.arange(shape[0], dtype=dtype)
 
 
 def _states_of_levels(targets: Int[Array, " points"]) -> Int[Array, " points"]:

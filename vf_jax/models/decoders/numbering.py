@@ -20,11 +20,16 @@ from vf_jax.model_config import MAX_ADVANCE
 from vf_jax.models.decoders.level_chain import (
   ChainScores,
   emission_scores,
+  prefer_next_level,
   transition_scores,
 )
 from vf_jax.models.layers import Dense, sinusoids
 from vf_jax.ops.attention import attention
 from vf_jax.ops.sample import sample_trilinear
+
+# A point sees this many neighbours on each side, so that sequences longer than
+# those of training mean nothing new.
+_REACH = 3
 
 
 class NumberingDecoder(nn.Module):
@@ -33,14 +38,11 @@ class NumberingDecoder(nn.Module):
   Attributes:
     width: of the sequence transformer.
     depth: its blocks.
-    reach: a point sees this many neighbours on each side, so that sequences
-      longer than those of training mean nothing new.
     dtype: compute type; scores are float32.
   """
 
   width: int
   depth: int
-  reach: int = 3
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -72,7 +74,7 @@ class NumberingDecoder(nn.Module):
     )
     x = Dense(self.width, dtype=self.dtype, name="embed")(x)
     order = np.arange(count)
-    near = np.abs(order[:, None] - order[None, :]) <= self.reach
+    near = np.abs(order[:, None] - order[None, :]) <= _REACH
     visible = (mask[:, None, None, :] & near[None, None]) | np.eye(
       count, dtype=bool
     )[None, None]
@@ -100,14 +102,8 @@ class NumberingDecoder(nn.Module):
       [x[:, :-1], x[:, 1:], sinusoids(gap, 4, 80.0)], axis=-1
     )
     pair = nn.gelu(nn.Dense(self.width, name="pair")(pair))
-    # NOTE: most neighbours are one level apart; the bias says so from the
-    # first step on.
     advance = nn.Dense(
-      MAX_ADVANCE,
-      name="advance",
-      bias_init=lambda key, shape, dtype: (
-        -2.0 * jnp.arange(shape[0], dtype=dtype)
-      ),
+      MAX_ADVANCE, bias_init=prefer_next_level, name="advance"
     )(pair)
     rare = self.param(
       "rare", nn.initializers.constant(-4.0), (3,)

@@ -7,6 +7,7 @@ before a norm have no bias; the norms have no parameters.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -17,21 +18,19 @@ from jaxtyping import Array, Float
 
 from vf_jax.errors import ConfigError
 from vf_jax.model_config import UNETR_TOKEN as TOKEN
-from vf_jax.models.layers import Domain, Modulate, gated
+from vf_jax.models.layers import Conv3D, Domain, Modulate, gated
 from vf_jax.ops.channels import join_channels
 from vf_jax.ops.subvoxel import depth_to_space
-from vf_jax.parallel.convolution import convolve
 from vf_jax.parallel.sharding import constrain
 
-Volume = Float[Array, "batch depth height width channel"]
+Features = Float[Array, "batch depth height width channel"]
 
 
-def instance_norm(x: Volume, epsilon: float = 1e-5) -> Volume:
+def instance_norm(x: Features) -> Features:
   """Brings every channel of every sample to mean 0 and variance 1.
 
   Args:
     x: features.
-    epsilon: added to the variance.
 
   Returns:
     Normalised features in the type of `x`; statistics are fp32.
@@ -40,33 +39,11 @@ def instance_norm(x: Volume, epsilon: float = 1e-5) -> Volume:
   mean = full.mean(axis=(1, 2, 3), keepdims=True)
   centred = full - mean
   variance = jnp.square(centred).mean(axis=(1, 2, 3), keepdims=True)
-  return (centred * lax.rsqrt(variance + epsilon)).astype(x.dtype)
+  return (centred * lax.rsqrt(variance + 1e-5)).astype(x.dtype)
 
 
-def _leaky_relu(x: Volume) -> Volume:
+def _leaky_relu(x: Features) -> Features:
   return nn.leaky_relu(x, negative_slope=0.01)
-
-
-class Convolution(nn.Module):
-  """3x3x3 convolution without bias, stride 1, same size.
-
-  Attributes:
-    features: output channels.
-    dtype: compute type; parameters are float32.
-  """
-
-  features: int
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Volume) -> Float[Array, "batch depth height width out"]:
-    """Returns the convolved features."""
-    kernel = self.param(
-      "kernel",
-      nn.initializers.he_normal(),
-      (3, 3, 3, x.shape[-1], self.features),
-    )
-    return convolve(x.astype(self.dtype), kernel)
 
 
 class Upsample(nn.Module):
@@ -81,7 +58,7 @@ class Upsample(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Volume) -> Float[Array, "batch d h w out"]:
+  def __call__(self, x: Features) -> Float[Array, "batch d h w out"]:
     """Returns features at twice the resolution."""
     # Every output voxel has one input voxel: the fan-in is its channels.
     x = nn.Dense(
@@ -105,12 +82,15 @@ class UnetBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Volume, domain: Domain = None
+    self, x: Features, domain: Domain = None
   ) -> Float[Array, "batch depth height width out"]:
     """Returns the features after the block, its branch modulated."""
-    y = Convolution(self.features, dtype=self.dtype, name="conv1")(x)
+    convolution = functools.partial(
+      Conv3D, self.features, use_bias=False, dtype=self.dtype
+    )
+    y = convolution(name="conv1")(x)
     y = _leaky_relu(instance_norm(y))
-    y = Convolution(self.features, dtype=self.dtype, name="conv2")(y)
+    y = convolution(name="conv2")(y)
     y = instance_norm(y)
     if domain is not None:
       y, gate = Modulate(name="modulate")(y, domain)
@@ -144,7 +124,7 @@ class Ascent(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Volume) -> Float[Array, "batch d h w out"]:
+  def __call__(self, x: Features) -> Float[Array, "batch d h w out"]:
     """Returns features at 2^doublings the resolution."""
     x = Upsample(self.features, dtype=self.dtype, name="up0")(x)
     for step in range(1, self.doublings):
@@ -223,7 +203,7 @@ class UnetrDecoder(nn.Module):
   @nn.compact
   def __call__(
     self,
-    image: Volume,
+    image: Features,
     states: tuple[Float[Array, "batch d h w dim"], ...],
     domain: Domain = None,
   ) -> Decoded:

@@ -12,7 +12,7 @@ from jaxtyping import Int16, UInt8
 from vf_jax.errors import InputError
 from vf_jax.grid import Grid
 from vf_jax.hounsfield import AIR_HU
-from vf_jax.io.lesions import LesionBox
+from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.labels import BY_NAME, level
 from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom.bone import bone_hu, coverage, draw_density
@@ -108,7 +108,7 @@ class Anatomy:
   tissue: UInt8[np.ndarray, "x y z"]
   centres: Mapping[int, Triple]
   pedicles: Mapping[int, tuple[Triple, Triple]]
-  lesions: tuple[LesionBox, ...]
+  lesions: tuple[AnnotatedLesion, ...]
   fractures: Mapping[int, tuple[str, int]]
   variant: str
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32
@@ -150,15 +149,3 @@ def _typical(solid: _Solid, below_c3: int) -> None:
 def _pillar(solid: _Solid, x: float) -> None:
   """Articular pillar: its top lies in front, under the upper neighbour."""
   solid.bar((x, -11.5, 6.5, 4.3), (x, -15, 0, 5.2), (x, -19.0, -7.0, 4.3))
-
-
-def models(names: Sequence[str] = NAMES) -> dict[str, Template]:
-  """Builds several of them.
-
-  Args:
-    names: of the levels.
-
-  Returns:
-    Level name -> template.
-  """
-  return {name: cervical_model(name) for name in names}

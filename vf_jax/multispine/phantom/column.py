@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Integer, UInt8
 
-from vf_jax.io.lesions import LesionBox
+from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom.bone import Density, bone_hu, coverage
 from vf_jax.multispine.phantom.canvas import Canvas, smooth_noise
@@ -24,6 +24,7 @@ from vf_jax.multispine.phantom.spine import Spine, Vertebra
 Triple = tuple[float, float, float]
 
 _OUT = np.float32(-6.0)
+_GRAIN_HU = 5.0  # deviation in soft tissue
 _JOINT_MM = 0.5  # half the gap between touching bones
 _NOISE = 48  # edge of the noise block that lesions and grain are read from
 
@@ -160,7 +161,7 @@ class Column:
 
   def lesion_box(
     self, lesion: Lesion, flat: Integer[np.ndarray, " voxels"], code: int
-  ) -> LesionBox | None:
+  ) -> AnnotatedLesion | None:
     """Tight box around what a lesion changed.
 
     Args:
@@ -178,7 +179,7 @@ class Column:
     ends = [(a[i].min(), a[i].max()) for a, i in zip(self.axes, spots)]
     x, y, z = (float(low + high) / 2 for low, high in ends)
     a, b, c = (float(high - low) + self.spacing_mm for low, high in ends)
-    return LesionBox((x, y, z), (a, b, c), lesion.kind)
+    return AnnotatedLesion((x, y, z), (a, b, c), lesion.kind)
 
 
 def _matter(bone, local, below, density, lesions, rng):
@@ -376,18 +377,15 @@ def triple(place: Float64[np.ndarray, " 3"]) -> Triple:
   return x, y, z
 
 
-def soft_grain(
-  canvas: Canvas, rng: np.random.Generator, amount_hu: float = 5.0
-) -> None:
+def soft_grain(canvas: Canvas, rng: np.random.Generator) -> None:
   """Gives soft tissue its fine differences.
 
   Args:
     canvas: its HU change inside the body.
     rng: the draw.
-    amount_hu: deviation.
   """
   noise = smooth_noise(canvas.shape, 3, rng)
   noise += smooth_noise(canvas.shape, 10, rng)
-  noise *= np.float32(amount_hu / 1.4)
+  noise *= np.float32(_GRAIN_HU / 1.4)
   noise[canvas.tissue == tissues.OUTSIDE.code] = 0
   canvas.hu += noise

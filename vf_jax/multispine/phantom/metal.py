@@ -59,7 +59,7 @@ def draw_screws(
     rng: which levels, how long.
 
   Returns:
-    The parts; none if fewer than two vertebrae of thorax or loins have both.
+    The parts; none if fewer than two thoracic or lumbar vertebrae have both.
   """
   codes = [
     code

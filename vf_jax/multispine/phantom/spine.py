@@ -132,11 +132,6 @@ class Spine:
   variant: str
   size: float
 
-  @property
-  def by_name(self) -> dict[str, Vertebra]:
-    """Level name -> vertebra, without the sacrum."""
-    return {v.name: v for v in self.vertebrae}
-
 
 def draw_variant(
   rng: np.random.Generator, rates: Mapping[str, float] = VARIANTS

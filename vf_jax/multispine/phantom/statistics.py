@@ -107,8 +107,8 @@ class SpineStatistics:
     cut = _INTERVALS * len(INTERVAL)
     intervals = row[:cut].reshape(_INTERVALS, len(INTERVAL))
     usual = self.mean[:cut].reshape(_INTERVALS, len(INTERVAL))
-    # Scans of the neck, the chest and the loins are other people's: what no
-    # scan shows together is joined by neighbours' alikeness.
+    # Scans of the cervical, thoracic and lumbar spine are other people's: what
+    # no scan shows together is joined by neighbours' alikeness.
     bend = (intervals - usual)[:, 1:]
     bend[-1] += bend[-2] / 2  # too few scans show L6 to tell
     padded = np.pad(bend[:-1], ((1, 1), (0, 0)), mode="edge")

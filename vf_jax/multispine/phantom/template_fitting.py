@@ -123,7 +123,7 @@ def fit(folder: pathlib.Path) -> dict[str, Template]:
 
 
 def _fit_subject(folder, subject) -> Iterator[tuple[str, Template]]:
-  raw = volumes.to_canonical(nifti.read_labels(folder / subject.mask))[0]
+  raw = volumes.to_canonical(nifti.read_labels(folder / subject.mask))
   mask = Volume(to_verse(raw.voxels, subject.scheme), raw.affine)
   centres = _centres(folder, subject, mask)
   order = sorted(centres, key=lambda code: -centres[code][2])
@@ -143,7 +143,7 @@ def _fit_subject(folder, subject) -> Iterator[tuple[str, Template]]:
 
 def _fit_pelvis(folder) -> Iterator[tuple[str, Template]]:
   """The sacrum in the frame of L5 (origin in its centre), the hip with it."""
-  raw = volumes.to_canonical(nifti.read_labels(folder / PELVIS.mask))[0]
+  raw = volumes.to_canonical(nifti.read_labels(folder / PELVIS.mask))
   mask = Volume(to_verse(raw.voxels, PELVIS.scheme), raw.affine)
   centres = _centres(folder, PELVIS, mask)
   above, last = (centres[BY_NAME[n].code] for n in ("L4", "L5"))

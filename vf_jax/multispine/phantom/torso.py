@@ -127,7 +127,6 @@ class Body:
 
   Attributes:
     course: of the spine at these heights.
-    half_width: mm.
     back: y of the skin of the back, mm.
     front: y of the skin in front, mm.
     depth: distance below the skin over the whole canvas, mm.
@@ -135,7 +134,6 @@ class Body:
   """
 
   course: Course
-  half_width: Float32[np.ndarray, " z"]
   back: Float32[np.ndarray, " z"]
   front: Float32[np.ndarray, " z"]
   depth: Float32[np.ndarray, "x y z"]
@@ -237,10 +235,7 @@ def fill(
   depth += np.float32(1.2) * smooth_noise(canvas.shape, 30, rng)
   cavity = _layers(canvas, course, depth, habitus, rng)
   to32 = np.float32
-  return Body(
-    course, wide.astype(to32), back.astype(to32), front.astype(to32), depth,
-    cavity,
-  )  # fmt: skip
+  return Body(course, back.astype(to32), front.astype(to32), depth, cavity)
 
 
 def _layers(canvas, course, depth, habitus, rng):

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from vf_jax.io import lml, metaimage, nifti
 from vf_jax.io.atomic import write_text
 from vf_jax.io.centroids import Centroids, write_centroids
-from vf_jax.io.lesions import LesionBox
+from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.labels import (
   BY_CODE,
   SACRUM,
@@ -61,7 +61,7 @@ class Series:
   part: str
   scan: Scan
   centres: Mapping[int, Triple]
-  lesions: tuple[LesionBox, ...]
+  lesions: tuple[AnnotatedLesion, ...]
 
 
 Rows = Sequence[Mapping[str, Any]]
@@ -141,7 +141,7 @@ def points_of(
   }
 
 
-def boxes_of(series: Series) -> tuple[LesionBox, ...]:
+def boxes_of(series: Series) -> tuple[AnnotatedLesion, ...]:
   """Lesions whose centre is in view.
 
   Args:

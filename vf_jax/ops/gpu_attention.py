@@ -6,7 +6,7 @@ reads them several times a block. Here a block of queries meets one block of
 keys after another, with a softmax that is corrected as larger logits come, and
 the backward pass makes the logits anew. Compiled by Triton, for NVIDIA's GPUs
 from Ampere on. TPUs have more memory on the chip and a simpler kernel of their
-own, `blockwise_attention`.
+own, `tpu_attention`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from vf_jax.ops.attention import ATTENDED
-from vf_jax.ops.blockwise_attention import product
+from vf_jax.ops.tpu_attention import product
 
 try:
   # NOTE: deprecated from JAX 0.12 on in favour of one for Hopper and later.
@@ -62,7 +62,7 @@ def why_not(dim: int, dtype: jnp.dtype) -> str:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def flash_attention(
+def gpu_attention(
   query: Float[Array, "batch queries heads dim"],
   key: Float[Array, "batch tokens heads dim"],
   value: Float[Array, "batch tokens heads dim"],
@@ -131,7 +131,7 @@ def _backward(interpret, saved, grad):
   return _cut(dq, query), _cut(dk, key), _cut(dv, value)
 
 
-flash_attention.defvjp(_forward, _backward)
+gpu_attention.defvjp(_forward, _backward)
 
 
 def _constants(query, key):

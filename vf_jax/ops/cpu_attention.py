@@ -33,7 +33,7 @@ _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 @jax.custom_vjp
-def attention_by_blocks(
+def cpu_attention(
   query: Float[Array, "batch tokens heads dim"],
   key: Float[Array, "batch tokens heads dim"],
   value: Float[Array, "batch tokens heads dim"],
@@ -100,7 +100,7 @@ def _backward(saved, grad):
   )
 
 
-attention_by_blocks.defvjp(_forward, _backward)
+cpu_attention.defvjp(_forward, _backward)
 
 
 def _scaled(query):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vf_jax.ops import blockwise_attention as module
+from vf_jax.ops import tpu_attention as module
 from vf_jax.ops.attention import attention
 
 
@@ -30,7 +30,7 @@ def test_equals_dense_attention_with_gradients(monkeypatch, tokens, heads, dim):
     out, pull = jax.vjp(function, *arrays[:3])
     return (out, *pull(arrays[3]))
 
-  found = both(lambda q, k, v: module.blockwise_attention(q, k, v, True))
+  found = both(lambda q, k, v: module.tpu_attention(q, k, v, True))
   wanted = both(attention)
   for one, other in zip(found, wanted):
     # Sums in another order: a few units in the last place of fp32.
@@ -42,8 +42,8 @@ def test_takes_a_share_of_the_queries():
   query, key, value = (
     jax.random.normal(k, (1, 48, 2, 64), jnp.float32) for k in keys
   )
-  whole = module.blockwise_attention(query, key, value, True)
-  part = module.blockwise_attention(query[:, 16:32], key, value, True)
+  whole = module.tpu_attention(query, key, value, True)
+  part = module.tpu_attention(query[:, 16:32], key, value, True)
   np.testing.assert_allclose(part, whole[:, 16:32], rtol=1e-6, atol=1e-6)
 
 
@@ -51,7 +51,7 @@ def test_keeps_the_type_and_accumulates_in_fp32():
   keys = jax.random.split(jax.random.key(1), 3)
   full = [jax.random.normal(key, (1, 64, 2, 64)) for key in keys]
   half = [x.astype(jnp.bfloat16) for x in full]
-  found = module.blockwise_attention(*half, True)
+  found = module.tpu_attention(*half, True)
   assert found.dtype == jnp.bfloat16
   exact = attention(*(x.astype(jnp.float32) for x in half))
   # One rounding to bf16 of the shares and one of the result.

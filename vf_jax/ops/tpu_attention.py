@@ -24,7 +24,7 @@ _VMEM_BYTES = 100 * 2**20  # v5e and v6e have 128 MiB
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def blockwise_attention(
+def tpu_attention(
   query: Float[Array, "batch queries heads dim"],
   key: Float[Array, "batch tokens heads dim"],
   value: Float[Array, "batch tokens heads dim"],
@@ -73,7 +73,7 @@ def _backward(interpret, saved, grad):
   return of_query[:, : query.shape[1]], of_key, of_value
 
 
-blockwise_attention.defvjp(_forward, _backward)
+tpu_attention.defvjp(_forward, _backward)
 
 
 class _Layout:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vf_jax.ops.attention import ATTENDED
-from vf_jax.ops.flash_attention import flash_attention
+from vf_jax.ops.gpu_attention import gpu_attention
 
 
 def _arrays(queries, tokens, heads, dim):
@@ -30,7 +30,7 @@ def _all(function, query, key, value, grad):
 
 
 def _kernel(query, key, value):
-  return flash_attention(query, key, value, True)
+  return gpu_attention(query, key, value, True)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_lowers_for_a_gpu_without_one(dtype, tokens, dim):
   arrays = [x.astype(dtype) for x in _arrays(tokens, tokens, 2, dim)]
 
   def both(*arrays):
-    return _all(flash_attention, *arrays)
+    return _all(gpu_attention, *arrays)
 
   lowered = jax.jit(both).trace(*arrays).lower(lowering_platforms=("cuda",))
   # The forward pass and two of the backward pass.
