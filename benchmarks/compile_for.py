@@ -14,7 +14,7 @@ allocated: state and windows are shapes only.
 goes on where it was interrupted (days later if need be: a row has its date).
 
 `--for`: v5e:2x2, v5e:16x16, v5p:2x2x2, v6e:2x4, ..., h100:1, h100:8. TPUs need
-`pip install vf-jax[tpu]`, GPUs `vf-jax[cuda]`. `--set model.crop=(192,192,192)`
+`pip install '.[tpu]'`, GPUs `'.[cuda]'`. `--set model.crop=(192,192,192)`
 overrides the configuration. `--without-augment` compiles the step on ready
 crops, so that the difference is what augmentation costs, but for the time of
 its gathers, which XLA's schedule leaves out.

@@ -63,7 +63,7 @@ def main() -> None:
     workers.append(Worker(__file__, *threads, "torch"))
     sides.append((workers[-1], "torch"))
   else:
-    print("PyTorch is not installed: no peer (pip install 'vf-jax[peers]')")
+    print("PyTorch is not installed: no peer (pip install '.[peers]')")
   seconds: dict[str, list[float]] = {"matmul": []}
   chosen = {shape: ours.ask("choice", shape) for shape in options.shapes}
   for turn in range(options.rounds):

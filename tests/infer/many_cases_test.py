@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -452,10 +453,10 @@ def test_on_a_terminal_a_bar_tells_the_time_left(quick, scans, tmp_path):
     quick, cases, tmp_path / "out", no_report, CohortOptions(), progress
   )
   assert "[....................] 0/4 a" in err.getvalue()
-  assert "[#####...............] 1/4, 0 s left b" in err.getvalue()
+  assert re.search(r"\[#{5}\.{15}\] 1/4, \d+ s left b", err.getvalue())
   assert err.getvalue().endswith("\r\x1b[K")
   lines = out.getvalue().splitlines()
-  assert lines[0].startswith("[1/4, 0 s left] a: L3 (0.")
+  assert re.match(r"\[1/4, \d+ s left\] a: L3 \(0\.", lines[0])
   assert lines[-1].startswith("[4/4] d: L3 (0.")
   assert "\x1b" not in out.getvalue()
 
