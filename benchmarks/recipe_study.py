@@ -36,7 +36,6 @@ from contestants import PLAIN
 
 from vf_jax.huge_pages import restart_with_huge_pages
 
-_FILE = "recipe_study"
 _COMPILED = f"{PLAIN}, torch.compile"
 SETTINGS = (
   "default", "default:-modulation", "default:-synthesis", PLAIN, _COMPILED,
@@ -57,6 +56,7 @@ def main() -> None:
   parser.add_argument("--out", metavar="DIR", default="benchmarks/results")
   parser.add_argument("--seconds", type=float, default=600)
   parser.add_argument("--seeds", type=int, default=1)
+  parser.add_argument("--settings", nargs="+", choices=NAMES, default=NAMES)
   parser.add_argument("--one", default="", help="JSON of one training run")
   options = parser.parse_args()
   if options.part in ("measure", "run"):
@@ -86,7 +86,7 @@ def main() -> None:
     return found
 
   runs, pilots = [], []
-  for name in NAMES:
+  for name in options.settings:
     setting = min((s for s in times if _network(s) == name), key=times.get)
     further = {}
     if name == PLAIN:
@@ -106,7 +106,8 @@ def main() -> None:
     "runs": runs,
   }
   print(render(result))
-  measuring.write(options.out, _FILE, result, render(result))
+  name = f"recipe_study_{options.seconds:.0f}s"
+  measuring.write(options.out, name, result, render(result))
 
 
 def _network(setting: str) -> str:
@@ -264,7 +265,7 @@ def render(result: dict[str, Any]) -> str:
   """
   facts, runs = result["facts"], result["runs"]
   rows = []
-  for name in NAMES:
+  for name in dict.fromkeys(_network(r["setting"]) for r in runs):
     own = [r for r in runs if _network(r["setting"]) == name]
     phantoms = [c for c in own[0]["dice"] if c not in REAL]
     dice = np.array([[r["dice"][c] for r in own] for c in phantoms])
@@ -294,7 +295,7 @@ def render(result: dict[str, Any]) -> str:
       "phantoms: one of each domain with masks, mean and 95 % interval of a "
       "bootstrap over cases and seeds. "
       "`-synthesis` is trained on the chest CT, the real lesion patches and "
-      "nothing else; the others saw no real CT with a mask.",
+      "nothing else; the others saw no whole real CT with a mask.",
       measuring.table(
         ["network", "steps", *REAL.values(), "held-out phantoms"], rows
       ),
