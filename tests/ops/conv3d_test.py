@@ -180,6 +180,7 @@ def test_winograd_in_steps_is_winograd_at_once(depth, monkeypatch):
   x, kernel = _inputs((2, depth, 3, 4), (3, 3, 3), 2, 3)
   # Without gradients, steps of four depths; with them all at once.
   monkeypatch.setattr("vf_jax.ops.winograd._STEP_BYTES", 1)
+  monkeypatch.setattr("vf_jax.ops.winograd._LARGE_BYTES", 1)
   steps = jax.jit(winograd)
   assert "while" in steps.lower(x, kernel).as_text()
   at_once, gradients = jax.jit(lambda *a: jax.vjp(winograd, *a))(x, kernel)

@@ -26,6 +26,9 @@ Volume = Float[Array, "batch depth height width channel"]
 _OUT = 4
 # Depths that a tile of the result depends on = products a tile.
 _IN = 6
+# Features from which on steps are taken: smaller ones are not what a program
+# needs most memory for, and are faster at once.
+_LARGE_BYTES = 64 << 20
 # Of the features that a step reads: their combinations stay in the caches.
 _STEP_BYTES = 5 << 20
 
@@ -68,9 +71,9 @@ def winograd(
 ) -> Float[Array, "batch depth height width cout"]:
   """Convolves with stride 1 and zero padding to the same size.
 
-  Where no gradient is asked for it goes through the depth in steps: the six
-  combinations of all depths, more than twice as large as `x`, never exist at
-  once.
+  Where no gradient is asked for it goes through the depth of large features in
+  steps: the six combinations of all depths, more than twice as large as `x`,
+  never exist at once.
 
   Args:
     x: features.
@@ -83,7 +86,7 @@ def winograd(
     ValueError: if the kernel does not have three taps in depth.
   """
   depth, rows = x.shape[1], _rows_of_a_step(x)
-  if rows + _OUT > depth:
+  if x.size * x.dtype.itemsize < _LARGE_BYTES or rows + _OUT > depth:
     return _forward(x, kernel)[0]
 
   def step(number, out):
