@@ -187,3 +187,11 @@ def test_winograd_in_steps_is_winograd_at_once(depth, monkeypatch):
   _close([steps(x, kernel)], [at_once], 1e-6)
   _close([at_once], [_native(x, kernel)], 1e-5)
   assert len(gradients(at_once)) == 2
+
+
+def test_winograd_in_steps_refuses_other_depths_of_the_kernel(monkeypatch):
+  monkeypatch.setattr("vf_jax.ops.winograd._STEP_BYTES", 1)
+  monkeypatch.setattr("vf_jax.ops.winograd._LARGE_BYTES", 1)
+  x, kernel = _inputs((1, 12, 3, 4), (5, 3, 3), 2, 3)
+  with pytest.raises(ValueError, match="3 depth taps"):
+    winograd(x, kernel)

@@ -117,8 +117,6 @@ def _take(x, first, count):
 
 
 def _forward(x, kernel):
-  if kernel.shape[0] != 3:
-    raise ValueError(f"winograd needs 3 depth taps, not {kernel.shape[0]}")
   return _convolve(_pad_to_tiles(x), kernel)[:, : x.shape[1]], (x, kernel)
 
 
@@ -132,6 +130,8 @@ def _convolve(seen, kernel):
   Returns:
     The depths of the tiles.
   """
+  if kernel.shape[0] != 3:
+    raise ValueError(f"winograd needs 3 depth taps, not {kernel.shape[0]}")
   products = [
     convolve_slices(part, weights)
     for part, weights in zip(_split(seen), _combine(_FROM_KERNEL, kernel))
