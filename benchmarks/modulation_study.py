@@ -222,7 +222,7 @@ class _Study:
 
     out = sweep(image, forward, self.config.model.crop, 0.25, _WINDOWS, 0.5)
     known = labels != IGNORE
-    boxes = suppress(find_lesions(out, 0.02), record.spacing_mm)
+    boxes = list(suppress(find_lesions(out, 0.02), record.spacing_mm))
     result: dict[str, Any] = {
       "dice": dice((out.probability > 0.5) & known, (labels > 0) & known),
       "levels": self._levels(params, case, image, spacing),

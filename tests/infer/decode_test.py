@@ -399,7 +399,7 @@ def test_absurd_sizes_are_bounded():
 
 def test_no_lesions():
   assert find_lesions(lesion_sweep([]), 0.3) == []
-  assert suppress([], SPACING) == []
+  assert list(suppress([], SPACING)) == []
 
 
 def counted_overlap(a, b, spacing):
@@ -438,9 +438,12 @@ def box(centre, size, score=0.5):
 def test_overlap_decides_as_counted_voxels_do(centre, size):
   first, second = box((10, 10, 10), (8, 12, 16)), box(centre, size)
   share = counted_overlap(first, second, SPACING)
-  kept = suppress([first, second], SPACING, max(share - 0.02, 0.0))
+  kept = list(suppress([first, second], SPACING, max(share - 0.02, 0.0)))
   assert kept == ([first] if share > 0 else [first, second])
-  assert suppress([first, second], SPACING, share + 0.02) == [first, second]
+  assert list(suppress([first, second], SPACING, share + 0.02)) == [
+    first,
+    second,
+  ]
 
 
 @given(seed=st.integers(0, 10_000))
@@ -470,7 +473,7 @@ def test_suppression_is_greedy(seed):
   while alive:
     want.append(alive[0])
     alive = [b for b in alive[1:] if iou(want[-1], b) <= 0.1]
-  assert suppress(boxes, 2.0) == want
+  assert list(suppress(boxes, 2.0)) == want
   assert 1 <= len(want) <= len(boxes)
 
 
@@ -539,5 +542,5 @@ def test_many_faint_peaks_are_thinned_out_in_no_time():
   places = np.argwhere(np.ones((12, 12, 12))) * 10.0
   boxes = [box(place, (15, 15, 15)) for place in places]
   began = time.monotonic()
-  assert suppress(boxes, SPACING) == boxes
+  assert list(suppress(boxes, SPACING)) == boxes
   assert time.monotonic() - began < 4

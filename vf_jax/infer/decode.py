@@ -10,6 +10,7 @@ whose body lies outside the scan, or other bone.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -318,25 +319,25 @@ def find_lesions(sweep: Sweep, threshold: float) -> list[PredictedLesion]:
 
 
 def suppress(
-  boxes: list[PredictedLesion], spacing_mm: float, overlap: float = 0.1
-) -> list[PredictedLesion]:
-  """3D non-maximum suppression.
+  boxes: Sequence[PredictedLesion], spacing_mm: float, overlap: float = 0.1
+) -> Iterator[PredictedLesion]:
+  """3D non-maximum suppression, as far as somebody asks.
 
   Args:
     boxes: by falling score.
     spacing_mm: voxel edge, mm.
     overlap: largest intersection over union of two kept boxes.
 
-  Returns:
+  Yields:
     The kept boxes.
   """
   middle = np.array([box.centre for box in boxes]).reshape(-1, 3) * spacing_mm
   size = np.array([box.size_mm for box in boxes]).reshape(-1, 3)
   low, high, whole = middle - size / 2, middle + size / 2, size.prod(axis=1)
   kept: list[int] = []
-  for n in range(len(boxes)):
+  for n, box in enumerate(boxes):
     edges = np.minimum(high[kept], high[n]) - np.maximum(low[kept], low[n])
     shared = np.maximum(edges, 0).prod(axis=1)
     if (shared <= overlap * (whole[kept] + whole[n] - shared)).all():
       kept.append(n)
-  return [boxes[n] for n in kept]
+      yield box

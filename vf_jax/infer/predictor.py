@@ -22,7 +22,12 @@ from vf_jax.errors import InputError
 from vf_jax.hounsfield import AIR_HU, MAX_HU
 from vf_jax.infer.arrays import as_volume
 from vf_jax.infer.boxes import label_boxes
-from vf_jax.infer.decode import find_instances, find_lesions, suppress
+from vf_jax.infer.decode import (
+  PredictedLesion,
+  find_instances,
+  find_lesions,
+  suppress,
+)
 from vf_jax.infer.native import carry_back, cut_out, measure, place_lesions
 from vf_jax.infer.pieces import add_pieces
 from vf_jax.infer.plausibility import find_doubts, find_level_doubts
@@ -191,12 +196,7 @@ class Predictor:
     notes += found.warnings
     region = cut_out(outputs, found)
     least = self.config.predict.lesion_threshold
-    boxes = suppress(
-      find_lesions(outputs, min(least, _CANDIDATE)),
-      self.config.model.spacing_mm,
-    )
-    sure = sum(box.score >= least for box in boxes)
-    boxes = boxes[: max(sure, _MAX_CANDIDATES)]
+    boxes = _keep_boxes(outputs, least, self.config.model.spacing_mm)
     windows = {"run": outputs.windows, "skipped": outputs.skipped}
     centres, bodies, pieces = found.centres, found.bodies, found.pieces
     # What is as large as the scan goes as soon as it can.
@@ -406,6 +406,19 @@ class Predictor:
         f"{rejected} vertebra-like region(s) were rejected by the numbering."
       )
     return levels, np.asarray(sure, float)[0, :count]
+
+
+def _keep_boxes(
+  outputs: Sweep, least: float, spacing_mm: float
+) -> list[PredictedLesion]:
+  """Lesion boxes: the findings, and candidates as long as there are few."""
+  kept: list[PredictedLesion] = []
+  found = find_lesions(outputs, min(least, _CANDIDATE))
+  for box in suppress(found, spacing_mm):
+    if box.score < least and len(kept) >= _MAX_CANDIDATES:
+      break
+    kept.append(box)
+  return kept
 
 
 def _keep_visible(vertebrae: list[Vertebra], notes) -> list[Vertebra]:
