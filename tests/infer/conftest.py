@@ -191,13 +191,12 @@ class Oracle(Predictor):
       lesions.reshape(*cells, 7),
     )
 
-  def _evidence(self, params, block, spacing, points):
-    """The HU at the point: tells whether window and point fit together."""
-    place = np.round(points[:, 0]).astype(int)
-    rows = np.arange(len(block))
-    return block[rows, place[:, 0], place[:, 1], place[:, 2], None].astype(
-      np.float32
-    )
+  def _evidence(self, params, block, spacing, points, mask):
+    """The HU at the points: tells whether window and points fit together."""
+    place = np.round(points).astype(int)
+    rows = np.arange(len(block))[:, None]
+    seen = block[rows, place[..., 0], place[..., 1], place[..., 2]]
+    return np.where(mask, seen, -1)[..., None].astype(np.float32)
 
   def _chain(self, params, rows, points_mm, mask):
     """The level whose HU the evidence shows; the formula gives each its own."""

@@ -41,8 +41,8 @@ class Formula(Predictor):
       lesions=np.full((len(block), *cells, 7), -5, np.float32),
     )
 
-  def _evidence(self, params, block, spacing, points):
-    return np.zeros((len(block), 1), np.float32)
+  def _evidence(self, params, block, spacing, points, mask):
+    return np.zeros((*mask.shape, 1), np.float32)
 
   def _chain(self, params, rows, points_mm, mask):
     count = int(mask.sum())

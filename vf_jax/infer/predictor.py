@@ -28,6 +28,7 @@ from vf_jax.infer.decode import (
   find_lesions,
   suppress,
 )
+from vf_jax.infer.evidence import gather_evidence
 from vf_jax.infer.native import carry_back, cut_out, measure, place_lesions
 from vf_jax.infer.pieces import add_pieces
 from vf_jax.infer.plausibility import find_doubts, find_level_doubts
@@ -35,14 +36,12 @@ from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Vertebra
 from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
 from vf_jax.infer.view import fill_up, find_view
-from vf_jax.infer.windows import padded_shape, run_ahead, take_window
 from vf_jax.io.ct import AS_STORED, InputOptions
 from vf_jax.io.nifti_header import MIN_SLICES
 from vf_jax.labels import VERTEBRAE
 from vf_jax.model_config import STEM_STRIDE
 from vf_jax.models.decoders.level_chain import ChainScores
 from vf_jax.models.vertebraformer import VertebraFormer
-from vf_jax.scratch import trim
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
   Grid,
@@ -283,15 +282,15 @@ class Predictor:
     model = VertebraFormer(self.config.model)
 
     @jax.jit
-    def run(params, image, spacing, points):
+    def run(params, image, spacing, points, mask):
       out = model.apply(
         {"params": params},
         image.astype(jnp.float32),
         jnp.broadcast_to(spacing, (image.shape[0], 3)),
         points,
-        jnp.ones(points.shape[:2], bool),
+        mask,
       )
-      return out.evidence[:, 0]
+      return out.evidence
 
     return run
 
@@ -361,32 +360,18 @@ class Predictor:
 
   def _read(self, image, spacing, centres):
     """Evidence, positions in mm and mask of one chain."""
-    count = len(centres)
-    crop = self.config.model.crop
-    batch = self.config.predict.batch
-    last = np.subtract(padded_shape(image.shape, crop), crop)
 
-    def evidence_from(first: int) -> np.ndarray:
-      block = np.full((batch, *crop), AIR_HU, np.int16)
-      points = np.zeros((batch, 1, 3), np.float32)
-      for slot, centre in enumerate(centres[first : first + batch]):
-        start = np.clip(
-          np.round(centre - np.array(crop) / 2).astype(int), 0, last
-        )
-        block[slot] = take_window(image, start.tolist(), crop)
-        points[slot, 0] = centre - start
-      return np.asarray(self._evidence(self.params, block, spacing, points))
+    def forward(block, points, mask):
+      return self._evidence(self.params, block, spacing, points, mask)
 
-    evidence = list(
-      run_ahead(
-        evidence_from, range(0, count, batch), self.config.predict.in_flight
-      )
+    p = self.config.predict
+    found = gather_evidence(
+      image, centres, forward, self.config.model.crop, p.batch, p.in_flight
     )
-    trim()
+    count = len(centres)
     slots = 32 * -(-count // 32)  # few shapes, few compilations
-    stacked = np.concatenate(evidence)[:count]
-    rows = np.zeros((1, slots, stacked.shape[1]), np.float32)
-    rows[0, :count] = stacked
+    rows = np.zeros((1, slots, found.shape[1]), np.float32)
+    rows[0, :count] = found
     points_mm = np.zeros((1, slots, 3), np.float32)
     points_mm[0, :count] = centres * self.config.model.spacing_mm
     return rows, points_mm, np.arange(slots)[None] < count
