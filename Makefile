@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/vf-jax demo --out demo_out
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests -n 2 --dist loadfile
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -70,3 +70,18 @@ def tiny():
 def test_config() -> Config:
   """The small variant of configs/tiny.py."""
   return from_config_dict(load_tiny("test"))
+
+
+# Folders whose tests compile and train.
+_LONG = ("train", "parallel", "models")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Puts the longest files first, so that no worker ends with one alone."""
+
+  def rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("multiprocess"):
+      return 0
+    return 1 if item.path.relative_to(ROOT).parts[1] in _LONG else 2
+
+  items.sort(key=rank)
