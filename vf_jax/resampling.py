@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
@@ -21,9 +24,10 @@ from vf_jax.scratch import release
 _RIM = 1e-6
 # Off-diagonal terms that move no voxel by more than this are rounding noise.
 _STRAIGHT = 1e-4
-_BRICK = 96
-_SLAB_VOXELS = 1 << 21
+_BRICK = 64
+_SLAB_VOXELS = 1 << 19
 _TRUNCATE = 4.0
+_THREADS = 4  # each holds some slabs or bricks
 
 
 def antialias_sigma(
@@ -98,9 +102,12 @@ def resample_indices(
   if straight is not None:
     _resample_straight(result, *straight, order=order, clip=clip)
     return result
-  for brick in _bricks(shape):
+
+  def fill_brick(brick) -> None:
     _resample_brick(result, brick, voxels, index_map, order, sigma, clip)
     release(voxels)
+
+  _in_threads(fill_brick, list(_bricks(shape)))
   return result
 
 
@@ -152,7 +159,8 @@ def _resample_straight(result, voxels, positions, sigma, *, order, clip):
     voxels.size // voxels.shape[axis], target.size // target.shape[axis]
   )
   step = max(1, _SLAB_VOXELS // plane)
-  for start in range(0, target.shape[axis], step):
+
+  def fill_slab(start) -> None:
     rows = weights[axis][start : start + step]
     low, high = int(rows.indices.min()), int(rows.indices.max()) + 1
     slab = _working(voxels[_part(axis, low, high)], clip)
@@ -162,6 +170,18 @@ def _resample_straight(result, voxels, positions, sigma, *, order, clip):
       slab = _along(own[along], slab, along)
     target[_part(axis, start, start + step)] = _cast(slab, result.dtype)
     release(voxels)
+
+  _in_threads(fill_slab, range(0, target.shape[axis], step))
+
+
+def _in_threads(work: Callable[[Any], None], parts: Sequence[Any]) -> None:
+  """Does parts of a work of which none touches the others' results."""
+  if len(parts) == 1:
+    return work(parts[0])
+  with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+    for _ in pool.map(work, parts):
+      pass  # raises what a part raised
+  return None
 
 
 def _part(axis: int, start: int, stop: int) -> tuple[slice, ...]:
