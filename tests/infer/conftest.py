@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from vf_jax.infer.network import Network
 from vf_jax.infer.predictor import Predictor
 from vf_jax.infer.sweep import WindowOutputs
 from vf_jax.infer.windows import padded_shape, take_window, window_starts
@@ -130,15 +131,15 @@ def make_ct(spine):
   return make
 
 
-class Oracle(Predictor):
-  """The predictor around a network that knows the spine by formula.
+class Formula(Network):
+  """A network that knows the spine by formula.
 
   Windows are recognised by their voxels. A slot that was filled up answers
   NaN, which would reach the mask if it leaked.
   """
 
-  def _to_network(self, volume, grid):
-    image = super()._to_network(volume, grid)
+  def show(self, volume, grid):
+    image = super().show(volume, grid)
     crop = self.config.model.crop
     axes = [
       window_starts(n, c, self.config.predict.overlap)
@@ -151,7 +152,7 @@ class Oracle(Predictor):
     object.__setattr__(self, "scene", (grid, windows, ascending))
     return image
 
-  def _forward(self, block, spacing):
+  def forward(self, block, spacing):
     grid, windows, ascending = self.scene
     np.testing.assert_allclose(spacing, ascending, rtol=1e-6)
     assert block.shape == (self.config.predict.batch, *self.config.model.crop)
@@ -191,14 +192,14 @@ class Oracle(Predictor):
       lesions.reshape(*cells, 7),
     )
 
-  def _evidence(self, params, block, spacing, points, mask):
+  def evidence(self, params, block, spacing, points, mask):
     """The HU at the points: tells whether window and points fit together."""
     place = np.round(points).astype(int)
     rows = np.arange(len(block))[:, None]
     seen = block[rows, place[..., 0], place[..., 1], place[..., 2]]
     return np.where(mask, seen, -1)[..., None].astype(np.float32)
 
-  def _chain(self, params, rows, points_mm, mask):
+  def chain(self, params, rows, points_mm, mask):
     """The level whose HU the evidence shows; the formula gives each its own."""
     spine = Spine()
     order = {name: i for i, name in enumerate(v.name for v in VERTEBRAE)}
@@ -207,6 +208,14 @@ class Oracle(Predictor):
       index = int(np.clip(np.round((rows[0, i, 0] - 200) / 80), 0, 4))
       levels[0, i] = order[spine.levels[index]]
     return levels, np.where(mask, 0.9, 0.0)
+
+
+class Oracle(Predictor):
+  """The predictor around it."""
+
+  @functools.cached_property
+  def network(self):
+    return Formula(self.config, self.params)
 
 
 @pytest.fixture(scope="session")

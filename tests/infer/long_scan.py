@@ -9,6 +9,7 @@ that all memory is that of what is around it.
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import resource
@@ -18,6 +19,7 @@ import numpy as np
 
 from vf_jax.config import from_dict
 from vf_jax.infer.cases import predict_file
+from vf_jax.infer.network import Network
 from vf_jax.infer.predictor import Predictor
 from vf_jax.infer.sweep import WindowOutputs
 from vf_jax.io import nifti
@@ -29,10 +31,10 @@ EDGE, PIXEL_MM = 320, 0.5
 STEP_MM = 30.0
 
 
-class Formula(Predictor):
+class Formula(Network):
   """Bone is what is dense, and votes for where it is; levels by number."""
 
-  def _forward(self, block, spacing):
+  def forward(self, block, spacing):
     hu = block.astype(np.float32)
     cells = tuple(n // 4 for n in block.shape[1:])
     return WindowOutputs(
@@ -41,14 +43,22 @@ class Formula(Predictor):
       lesions=np.full((len(block), *cells, 7), -5, np.float32),
     )
 
-  def _evidence(self, params, block, spacing, points, mask):
+  def evidence(self, params, block, spacing, points, mask):
     return np.zeros((*mask.shape, 1), np.float32)
 
-  def _chain(self, params, rows, points_mm, mask):
+  def chain(self, params, rows, points_mm, mask):
     count = int(mask.sum())
     levels = np.full(mask.shape, -1)
     levels[0, :count] = np.arange(count) % 24
     return levels, np.ones(mask.shape, np.float32)
+
+
+class Dense(Predictor):
+  """The predictor around it."""
+
+  @functools.cached_property
+  def network(self):
+    return Formula(self.config, self.params)
 
 
 def make_scan(path: pathlib.Path, slices: int) -> None:
@@ -85,7 +95,7 @@ def main() -> None:
   """Prints JSON."""
   folder = pathlib.Path(sys.argv[1])
   config = from_dict(json.loads(pathlib.Path(sys.argv[2]).read_text()))
-  predictor = Formula(config=config, params={}, digest="0" * 64)
+  predictor = Dense(config=config, params={}, digest="0" * 64)
   found = []
   for slices in (192, 768):
     path = folder / f"s{slices}.nii"

@@ -226,7 +226,7 @@ def test_values_beyond_bone_do_not_wrap(oracle, make_ct):
   volume, _ = make_ct()
   voxels = volume.voxels.astype(np.float32)
   voxels[2:4, 2:4, 2:4] = 70000
-  image = oracle._to_network(Volume(voxels, volume.affine), volume.grid)
+  image = oracle.network.show(Volume(voxels, volume.affine), volume.grid)
   assert image.max() == 3071
   assert image[2:4, 2:4, 2:4].min() == 3071
 
@@ -276,7 +276,7 @@ def test_what_is_no_hounsfield_is_refused(how, words, oracle, make_ct):
 
 
 def test_rejected_and_unsure_vertebrae_are_told(oracle, make_ct, monkeypatch):
-  chain = type(oracle)._chain
+  chain = type(oracle.network).chain
 
   def doubtful(self, *args):
     levels, sure = chain(self, *args)
@@ -284,7 +284,7 @@ def test_rejected_and_unsure_vertebrae_are_told(oracle, make_ct, monkeypatch):
     sure[0, 3] = 0.3
     return levels, sure
 
-  monkeypatch.setattr(type(oracle), "_chain", doubtful)
+  monkeypatch.setattr(type(oracle.network), "chain", doubtful)
   # Even neighbours that reach far must not paint what was rejected.
   monkeypatch.setattr("vf_jax.infer.native._EXTEND_MM", 12.0)
   volume, truth = make_ct()
@@ -302,7 +302,7 @@ def test_rejected_and_unsure_vertebrae_are_told(oracle, make_ct, monkeypatch):
 def test_row_62_rare_levels_reach_the_result(
   oracle, make_ct, monkeypatch, names
 ):
-  chain = type(oracle)._chain
+  chain = type(oracle.network).chain
   order = {v.name: i for i, v in enumerate(VERTEBRAE)}
   given = [order[name] for name in names.split()]
 
@@ -312,7 +312,7 @@ def test_row_62_rare_levels_reach_the_result(
     levels[0, : len(given)] = given
     return levels, sure
 
-  monkeypatch.setattr(type(oracle), "_chain", rare)
+  monkeypatch.setattr(type(oracle.network), "chain", rare)
   result = oracle(make_ct()[0], "case")
   assert [v.level for v in result.vertebrae] == names.split()
   codes = {BY_NAME[name].code for name in names.split()}
@@ -370,14 +370,14 @@ def test_row_55_left_and_right_exchanged_is_not_noticed(
 def test_a_scan_abstains_if_more_than_its_ends_are_doubtful(
   oracle, make_ct, monkeypatch, doubted, abstains
 ):
-  chain = type(oracle)._chain
+  chain = type(oracle.network).chain
 
   def doubtful(self, *args):
     levels, sure = chain(self, *args)
     sure[0, :doubted] = 0.6
     return levels, sure
 
-  monkeypatch.setattr(type(oracle), "_chain", doubtful)
+  monkeypatch.setattr(type(oracle.network), "chain", doubtful)
   result = oracle(make_ct()[0], "case")
   assert len(result.vertebrae) == 5
   assert result.abstained is abstains
@@ -388,7 +388,7 @@ def test_a_scan_abstains_if_more_than_its_ends_are_doubtful(
 def test_a_scan_without_a_place_to_count_from_abstains(
   oracle, make_ct, monkeypatch
 ):
-  chain = type(oracle)._chain
+  chain = type(oracle.network).chain
 
   def without_border(self, *args):
     levels, sure = chain(self, *args)
@@ -397,7 +397,7 @@ def test_a_scan_without_a_place_to_count_from_abstains(
 
   volume, _ = make_ct()
   assert not oracle(volume, "case").abstained
-  monkeypatch.setattr(type(oracle), "_chain", without_border)
+  monkeypatch.setattr(type(oracle.network), "chain", without_border)
   result = oracle(volume, "case")
   assert result.abstained
   assert any("to count from" in note for note in result.warnings)
@@ -450,8 +450,8 @@ def test_the_real_network_runs_through_and_repeats_itself(untrained, make_ct):
 def test_scans_of_any_shape_need_one_compilation(untrained, make_ct):
   for geometry in (("LPS", (3.0, 3.0, 3.0)), ("RAS", (2.0, 2.0, 2.0))):
     assert untrained(make_ct(*geometry)[0], "case").vertebrae
-  for name in ("_network", "_evidence", "_chain"):
-    assert getattr(untrained, name)._cache_size() == 1, name
+  for name in ("maps", "evidence", "chain"):
+    assert getattr(untrained.network, name)._cache_size() == 1, name
 
 
 def test_sweeping_equals_one_forward_pass_of_the_network(untrained, make_ct):
@@ -459,7 +459,7 @@ def test_sweeping_equals_one_forward_pass_of_the_network(untrained, make_ct):
   volume, _ = make_ct()
   image = np.ascontiguousarray(volume.voxels[4:36, 6:38, 20:52].swapaxes(0, 2))
   spacing = np.array([0.7, 0.7, 2.5], np.float32)
-  found = untrained._sweep(image, spacing)
+  found = untrained.network.sweep(image, spacing)
   model = VertebraFormer(untrained.config.model)
   want = jax.jit(model.apply)(
     {"params": untrained.params},
@@ -508,7 +508,7 @@ def test_row_43_the_grid_of_a_whole_body_is_below_the_limit():
 
 def test_a_predictor_that_was_used_can_be_sent_to_another_process(oracle):
   used = predictor.Predictor(oracle.config, oracle.params, oracle.digest)
-  assert callable(used._network)
+  assert callable(used.network.maps)
   sent = pickle.loads(pickle.dumps(used))
   assert (sent.config, sent.digest) == (used.config, used.digest)
-  assert callable(sent._network)
+  assert callable(sent.network.maps)

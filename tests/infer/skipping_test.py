@@ -19,15 +19,15 @@ def test_skipped_windows_hold_no_voxel_of_the_mask(monkeypatch):
   config = predictor.config
   volume = nifti.read(DEMO_CT)
   grid = network_grid(volume.grid, config.model.spacing_mm)
-  image = predictor._to_network(volume, grid)
+  image = predictor.network.show(volume, grid)
   depth, height, width = config.model.crop
   part = np.full((depth, 3 * height, width), AIR_HU, np.int16)
   body = image[40 : 40 + depth, 12:, 64 : 64 + width]
   part[:, : body.shape[1]] = body
   spacing = np.array([3.0, 3.0, 3.0], np.float32)
-  some = predictor._sweep(part, spacing)
+  some = predictor.network.sweep(part, spacing)
   monkeypatch.setattr(windows, "BONE_HU", -np.inf)
-  every = predictor._sweep(part, spacing)
+  every = predictor.network.sweep(part, spacing)
   assert every.skipped == 0
   assert some.skipped >= 2
   assert some.windows + some.skipped == every.windows

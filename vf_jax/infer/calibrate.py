@@ -156,7 +156,7 @@ def _score(
   centres = {_PLACE[code]: at for code, at in case.record.centres.items()}
   order = sorted(centres)  # from head to foot
   spacing = np.sort(np.array(case.record.native_spacing_mm, np.float32))
-  chain = predictor.level_scores(
+  chain = predictor.network.level_scores(
     image, spacing, np.array([centres[i] for i in order], np.float32)
   )
   return chain, np.array(order)

@@ -9,17 +9,13 @@ import importlib.resources
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float32, Int16
 
 from vf_jax.config import Config
 from vf_jax.errors import InputError
-from vf_jax.hounsfield import AIR_HU, MAX_HU
 from vf_jax.infer.arrays import as_volume
 from vf_jax.infer.boxes import label_boxes
 from vf_jax.infer.decode import (
@@ -28,37 +24,29 @@ from vf_jax.infer.decode import (
   find_lesions,
   suppress,
 )
-from vf_jax.infer.evidence import gather_evidence
 from vf_jax.infer.native import carry_back, cut_out, measure, place_lesions
+from vf_jax.infer.network import Network
 from vf_jax.infer.pieces import add_pieces
 from vf_jax.infer.plausibility import find_doubts, find_level_doubts
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Vertebra
-from vf_jax.infer.sweep import Sweep, WindowOutputs, sweep
+from vf_jax.infer.sweep import Sweep
 from vf_jax.infer.view import fill_up, find_view
 from vf_jax.io.ct import AS_STORED, InputOptions
 from vf_jax.io.nifti_header import MIN_SLICES
 from vf_jax.labels import VERTEBRAE
-from vf_jax.model_config import STEM_STRIDE
-from vf_jax.models.decoders.level_chain import ChainScores
-from vf_jax.models.vertebraformer import VertebraFormer
 from vf_jax.train.checkpoint import load as load_checkpoint
 from vf_jax.volume import (
-  Grid,
   Volume,
   check_hounsfield,
   crop,
   network_grid,
-  resample,
-  to_network,
 )
 
 _UNSURE = 0.5
 _MOST_VOXELS = 1 << 29  # of the network's grid: 4 m^3 at 2 mm
-_RANGE_HU = (AIR_HU, MAX_HU)  # what the network is shown
 _CANDIDATE = 0.01  # score of the least lesion box that is kept
 _MAX_CANDIDATES = 100
-_NO_LESION = -1e4  # a logit that no threshold lets through
 
 
 def default_checkpoint() -> str:
@@ -106,6 +94,11 @@ class Predictor:
   config: Config
   params: Any
   digest: str
+
+  @functools.cached_property
+  def network(self) -> Network:
+    """What finds and numbers vertebrae."""
+    return Network(self.config, self.params)
 
   def __getstate__(self) -> dict[str, Any]:
     # Compiled programs stay behind: a copy in another process makes its own.
@@ -184,10 +177,10 @@ class Predictor:
         f"its box, upright, is {edges} mm large.",
         "correct the affine, or crop the scan.",
       )
-    image = self._to_network(volume, grid)
+    image = self.network.show(volume, grid)
     spacing = np.sort(np.array(volume.spacing, np.float32))
     prepared = time.monotonic()
-    outputs = self._sweep(image, spacing)
+    outputs = self.network.sweep(image, spacing)
     swept = time.monotonic()
     found = find_instances(
       outputs, self.config.model.spacing_mm, self.config.predict
@@ -200,7 +193,12 @@ class Predictor:
     centres, bodies, pieces = found.centres, found.bodies, found.pieces
     # What is as large as the scan goes as soon as it can.
     del outputs, found
-    levels, confidence = self._number(image, spacing, centres[bodies], notes)
+    levels, confidence = self.network.levels(image, spacing, centres[bodies])
+    rejected = int((levels < 0).sum())
+    if rejected:
+      notes.append(
+        f"{rejected} vertebra-like region(s) were rejected by the numbering."
+      )
     levels, confidence, lost = add_pieces(
       region, pieces, levels, confidence, grid, volume.grid
     )
@@ -249,148 +247,6 @@ class Predictor:
       abstained=bool(unfounded) or not numbered,
       candidates=tuple(v for v in lesions if not v.is_finding(least)),
     )
-
-  def _forward(self, block, spacing) -> WindowOutputs:
-    found = self._network(self.params, block, spacing)
-    return WindowOutputs(*(np.asarray(x) for x in found))
-
-  @functools.cached_property
-  def _network(self) -> Callable[..., tuple[jax.Array, ...]]:
-    model = VertebraFormer(self.config.model)
-
-    @jax.jit
-    def run(params, image, spacing):
-      out = model.apply(
-        {"params": params},
-        image.astype(jnp.float32),
-        jnp.broadcast_to(spacing, (image.shape[0], 3)),
-      )
-      maps = out.lesions
-      if maps is None:
-        cells = [n // STEM_STRIDE for n in image.shape[1:]]
-        lesions = jnp.full((image.shape[0], *cells, 7), _NO_LESION)
-      else:
-        lesions = jnp.concatenate(
-          [maps.heat[..., None], maps.offset, maps.log_size], axis=-1
-        )
-      return out.logits, out.offsets, lesions
-
-    return run
-
-  @functools.cached_property
-  def _evidence(self) -> Callable[..., jax.Array]:
-    model = VertebraFormer(self.config.model)
-
-    @jax.jit
-    def run(params, image, spacing, points, mask):
-      out = model.apply(
-        {"params": params},
-        image.astype(jnp.float32),
-        jnp.broadcast_to(spacing, (image.shape[0], 3)),
-        points,
-        mask,
-      )
-      return out.evidence
-
-    return run
-
-  @functools.cached_property
-  def _scores(self) -> Callable[..., ChainScores]:
-    model = VertebraFormer(self.config.model)
-
-    @jax.jit
-    def run(params, evidence, points_mm, mask):
-      return model.apply(
-        {"params": params}, evidence, points_mm, mask, method="number"
-      )
-
-    return run
-
-  @functools.cached_property
-  def _chain(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    temperature = self.config.predict.level_temperature
-    score = self._scores
-
-    @jax.jit
-    def run(params, evidence, points_mm, mask):
-      scores = score(params, evidence, points_mm, mask)
-      return scores.tempered(temperature).decode()
-
-    return run
-
-  def _to_network(
-    self, volume: Volume, grid: Grid
-  ) -> Int16[np.ndarray, "depth height width"]:
-    image = resample(
-      volume.voxels, volume.grid, grid, order=1, fill=AIR_HU, clip=_RANGE_HU
-    )
-    return to_network(image)
-
-  def _sweep(self, image, spacing) -> Sweep:
-    p = self.config.predict
-    return sweep(
-      image,
-      lambda block: self._forward(block, spacing),
-      self.config.model.crop,
-      p.overlap,
-      p.batch,
-      p.threshold,
-      p.in_flight,
-    )
-
-  def level_scores(
-    self,
-    image: Int16[np.ndarray, "depth height width"],
-    spacing: Float32[np.ndarray, " 3"],
-    centres: Float[np.ndarray, "points 3"],
-  ) -> ChainScores:
-    """What the network thinks of the levels at given body centres.
-
-    Args:
-      image: HU on the network's grid.
-      spacing: of the scan, ascending, mm.
-      centres: (depth, height, width), voxels of `image`, from head to foot;
-        one at least.
-
-    Returns:
-      The scores of one chain, not tempered; places after the last centre are
-      masked.
-    """
-    return self._scores(self.params, *self._read(image, spacing, centres))
-
-  def _read(self, image, spacing, centres):
-    """Evidence, positions in mm and mask of one chain."""
-
-    def forward(block, points, mask):
-      return self._evidence(self.params, block, spacing, points, mask)
-
-    p = self.config.predict
-    found = gather_evidence(
-      image, centres, forward, self.config.model.crop, p.batch, p.in_flight
-    )
-    count = len(centres)
-    slots = 32 * -(-count // 32)  # few shapes, few compilations
-    rows = np.zeros((1, slots, found.shape[1]), np.float32)
-    rows[0, :count] = found
-    points_mm = np.zeros((1, slots, 3), np.float32)
-    points_mm[0, :count] = centres * self.config.model.spacing_mm
-    return rows, points_mm, np.arange(slots)[None] < count
-
-  def _number(self, image, spacing, centres, notes):
-    """Levels (index into `VERTEBRAE`, -1 = rejected) and confidences."""
-    count = len(centres)
-    if not count:
-      return np.zeros(0, int), np.zeros(0)
-    decoded, sure = self._chain(
-      self.params, *self._read(image, spacing, centres)
-    )
-    levels = np.asarray(decoded)[0, :count]
-    rejected = int((levels < 0).sum())
-    if rejected:
-      notes.append(
-        f"{rejected} vertebra-like region(s) were rejected by the numbering."
-      )
-    return levels, np.asarray(sure, float)[0, :count]
 
 
 def _keep_boxes(
