@@ -39,6 +39,12 @@ from vf_jax.labels import BY_NAME, SACRUM, VERTEBRAE, Level
 from vf_jax.volume import Grid
 
 LmlFrame = Literal["image", "lps", "ras"]
+FORMATS: dict[str, LmlFrame] = {
+  "lml": "image",
+  "lml-lps": "lps",
+  "lml-ras": "ras",
+}
+"""Frame of each `centroid_format` of a cohort file."""
 
 _MAX_BYTES = 1 << 20
 _OUTSIDE_MM = 5.0  # cut vertebrae and clicks; no body centre lies further out
@@ -81,12 +87,12 @@ def read_lml(
   fault = _implausible(levels, world, grid)
   if fault:
     fits = [
-      repr(other)
-      for other in get_args(LmlFrame)
+      name
+      for name, other in FORMATS.items()
       if not _implausible(levels, _to_world(points, grid, other), grid)
     ]
     hint = (
-      f"frame={' or frame='.join(fits)} would fit."
+      f"`centroid_format: {' or '.join(fits)}` in a cohort file would fit."
       if fits
       else (
         "the file belongs to another image, or that image's orientation or "

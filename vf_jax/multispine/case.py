@@ -17,7 +17,7 @@ from vf_jax.errors import InputError
 Task = Literal["masks", "levels", "cut_vertebrae", "lesions"]
 MaskKind = Literal["expert", "network", "synthetic", "none"]
 CentreKind = Literal["body", "mask"]
-CentroidFormat = Literal["voxel", "iso", "iso19", "lml"]
+CentroidFormat = Literal["voxel", "iso", "iso19", "lml", "lml-lps", "lml-ras"]
 Split = Literal["train", "validation", "test", "test_public", "test_private"]
 TASKS: tuple[str, ...] = get_args(Task)
 
@@ -54,8 +54,8 @@ class CentroidFile:
 
   Attributes:
     path: the file.
-    format: 'voxel', 'iso', 'iso19' (ctd.json, see `io.centroids`) or 'lml'
-      (SpineWeb, see `io.lml`).
+    format: 'voxel', 'iso', 'iso19' (ctd.json, see `io.centroids`), or a key of
+      `io.lml.FORMATS` (SpineWeb).
     kind: 'body' or 'mask' (centre of mass of the whole vertebra); None for
       what the format has in its archive.
   """

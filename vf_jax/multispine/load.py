@@ -378,14 +378,14 @@ def _read_centres(
 ) -> tuple[dict[int, Triple], str]:
   if file is None:
     return {}, "none"
-  if file.format == "lml":
-    from vf_jax.io import lml
-
-    table = lml.read_lml(file.path, grid)
-  else:
+  if file.format in ("voxel", "iso", "iso19"):
     table = centroids.read_centroids(
       file.path, grid, frame=file.format, kind=file.kind
     )
+  else:
+    from vf_jax.io import lml
+
+    table = lml.read_lml(file.path, grid, frame=lml.FORMATS[file.format])
   kept = {
     level.code: point
     for level, point in table.positions.items()

@@ -125,6 +125,9 @@ def test_what_is_left_out_follows_from_the_files(one):
   assert (case.subject, case.licence) == ("d/x", "unknown")
   (case,) = one("case: x, image: a.nii.gz, centroids: p.lml", "p.lml")
   assert (case.centroids.format, case.annotates) == ("lml", {"levels"})
+  in_world = "case: x, image: a.nii.gz, centroids: p.lml, centroid_format: "
+  (case,) = one(in_world + "lml-ras", "p.lml")
+  assert case.centroids.format == "lml-ras"
   (case,) = one("case: x, image: a.nii.gz, lesions: t.csv", "t.csv")
   assert (case.lesions.key, case.annotates) == ("a.nii.gz", {"lesions"})
   assert case.mask_kind == "none"
