@@ -139,7 +139,7 @@ def match(
 def pad(
   scans: Sequence[Candidates],
   length: int,
-  targets: Sequence[Int64[np.ndarray, _]] | None = None,
+  targets: Sequence[Int64[np.ndarray, " _"]] | None = None,
 ) -> dict[str, np.ndarray]:
   """Stacks scans into arrays of one shape, positions from each scan's middle.
 

@@ -64,7 +64,7 @@ class Fracture:
     return self.loss if self.kind == "wedge" else 0.0
 
   def unfold(
-    self, points: Float32[np.ndarray, 3 * shape], half_mm: Triple
+    self, points: Float32[np.ndarray, "xyz=3 *shape"], half_mm: Triple
   ) -> None:
     """Takes points of the fractured bone to where they were before, in place.
 

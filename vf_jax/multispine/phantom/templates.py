@@ -62,7 +62,7 @@ class Template:
     return (-x, low_y, low_z), (x, low_y + y, low_z + z)
 
   def depth(
-    self, points_mm: Float[np.ndarray, 3 * shape]
+    self, points_mm: Float[np.ndarray, "xyz=3 *shape"]
   ) -> Float32[np.ndarray, "*shape"]:
     """Distance below the surface at any points.
 
