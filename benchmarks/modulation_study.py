@@ -237,7 +237,7 @@ class _Study:
     return result
 
   def _levels(self, params, case, image, spacing) -> list[list[int]]:
-    """True and decoded level at every true body centre of a scan."""
+    """True and decoded level at every true body centre, a window for each."""
     import numpy as np
 
     from vf_jax.infer.windows import padded_shape, take_window

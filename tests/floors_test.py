@@ -10,7 +10,7 @@ import vf_jax
 
 ROOT = pathlib.Path(vf_jax.__file__).parent
 FLOORS = [
-  {"errors", "typed", "scratch", "huge_pages"},
+  {"errors", "typed", "scratch", "huge_pages", "threads"},
   {
     "labels",
     "volume",

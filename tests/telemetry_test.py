@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import subprocess
 
 import jax
@@ -103,13 +102,3 @@ def test_a_missing_package_is_no_fault(monkeypatch):
   monkeypatch.setattr(telemetry, "_PACKAGES", ("jax", "no-such-package"))
   versions = run_facts()["packages"]
   assert versions == {"jax": jax.__version__, "no-such-package": None}
-
-
-def test_cores_are_those_of_the_process_or_of_the_machine(monkeypatch):
-  if hasattr(os, "sched_getaffinity"):
-    assert telemetry.usable_cores() == len(os.sched_getaffinity(0))
-  monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-  monkeypatch.setattr(os, "cpu_count", lambda: 7)
-  assert telemetry.usable_cores() == 7
-  monkeypatch.setattr(os, "cpu_count", lambda: None)
-  assert telemetry.usable_cores() == 1

@@ -375,6 +375,18 @@ def test_large_slabs_and_bricks_meet_without_seams():
   )
 
 
+def test_slabs_of_threads_are_those_of_one(monkeypatch):
+  voxels = noise((70, 60, 50), np.float32)
+  source = Grid(voxels.shape, oblique((0, 0, 0), (1, 1, 1)))
+  target = volume_lib.network_grid(source, 1.7)
+  whole = volume_lib.resample(voxels, source, target)
+  monkeypatch.setattr("vf_jax.resampling._SLAB_VOXELS", 6000)
+  monkeypatch.setattr("vf_jax.threads.usable_cores", lambda: 4)
+  np.testing.assert_array_equal(
+    volume_lib.resample(voxels, source, target), whole
+  )
+
+
 def _shift(*start):
   affine = np.eye(4)
   affine[:3, 3] = start

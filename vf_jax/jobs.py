@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from vf_jax.errors import ConfigError, install_fix
-from vf_jax.telemetry import usable_cores
+from vf_jax.threads import usable_cores
 
 ATTEMPTS = 3
 CONNECT_SECONDS = 20  # a scheduler has to answer within

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import scipy.ndimage
 import scipy.sparse
 from jaxtyping import Bool, Float64, Shaped
 
+from vf_jax import threads
 from vf_jax.scratch import release
 
 # A target voxel this close to the half-voxel rim still counts as inside.
@@ -27,7 +26,7 @@ _STRAIGHT = 1e-4
 _BRICK = 64
 _SLAB_VOXELS = 1 << 19
 _TRUNCATE = 4.0
-_THREADS = 4  # each holds some slabs or bricks
+_THREADS = 2  # each holds a slab or a brick, with what it is blurred from
 
 
 def antialias_sigma(
@@ -177,11 +176,10 @@ def _resample_straight(result, voxels, positions, sigma, *, order, clip):
 def _in_threads(work: Callable[[Any], None], parts: Sequence[Any]) -> None:
   """Does parts of a work of which none touches the others' results."""
   if len(parts) == 1:
-    return work(parts[0])
-  with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-    for _ in pool.map(work, parts):
-      pass  # raises what a part raised
-  return None
+    work(parts[0])
+    return
+  with threads.pool(_THREADS) as pool:
+    list(pool.map(work, parts))  # raises what a part raised
 
 
 def _part(axis: int, start: int, stop: int) -> tuple[slice, ...]:

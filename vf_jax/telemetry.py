@@ -101,14 +101,6 @@ def device_facts(mesh: Any = None) -> dict[str, Any]:
   }
 
 
-def usable_cores() -> int:
-  """Cores that this process may use; those of the machine if none says."""
-  try:
-    return len(os.sched_getaffinity(0))
-  except (AttributeError, OSError):  # Linux only
-    return os.cpu_count() or 1
-
-
 def _git_commit() -> str | None:
   """Commit of the source tree; None for an installed package."""
   root = pathlib.Path(__file__).resolve().parent.parent

@@ -16,6 +16,7 @@ from vf_jax.infer import decode
 from vf_jax.infer.decode import (
   PredictedLesion,
   best_chain,
+  find_boxes,
   find_instances,
   find_lesions,
   suppress,
@@ -397,6 +398,21 @@ def test_absurd_sizes_are_bounded():
   assert box.size_mm == pytest.approx((np.exp(5), 1.0, 7.0))
 
 
+@pytest.mark.parametrize(("sure", "kept"), [(120, 120), (5, 100)])
+def test_candidates_fill_up_to_a_hundred(sure, kept):
+  cells = np.argwhere(np.ones((6, 5, 5)))[:130] * 3 + 1
+  sweep = lesion_sweep(
+    [
+      (tuple(cell), 0.9 if i < sure else 0.1, (0, 0, 0), (3.0, 3.0, 3.0))
+      for i, cell in enumerate(cells.tolist())
+    ],
+    cells=(20, 17, 17),
+  )
+  boxes = find_boxes(sweep, 0.5, 2.0)
+  assert len(boxes) == kept
+  assert sum(box.score > 0.5 for box in boxes) == sure
+
+
 def test_no_lesions():
   assert find_lesions(lesion_sweep([]), 0.3) == []
   assert list(suppress([], SPACING)) == []
@@ -543,4 +559,5 @@ def test_many_faint_peaks_are_thinned_out_in_no_time():
   boxes = [box(place, (15, 15, 15)) for place in places]
   began = time.monotonic()
   assert list(suppress(boxes, SPACING)) == boxes
+  assert next(suppress(boxes, SPACING)) == boxes[0]
   assert time.monotonic() - began < 4

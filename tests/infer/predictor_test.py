@@ -512,3 +512,39 @@ def test_a_predictor_that_was_used_can_be_sent_to_another_process(oracle):
   sent = pickle.loads(pickle.dumps(used))
   assert (sent.config, sent.digest) == (used.config, used.digest)
   assert callable(sent.network.maps)
+
+
+def test_neighbours_that_share_a_window_are_read_where_they_lie(
+  oracle, make_ct, monkeypatch
+):
+  """A quarter of this window is 8 voxels."""
+  volume, _ = make_ct()
+  grid = network_grid(volume.grid, oracle.config.model.spacing_mm)
+  image = oracle.network.show(volume, grid)
+  centres = np.array([[30.0, 20.0, 20.0], [24.0, 22.0, 21.0]])
+  asked = []
+  look = type(oracle.network).evidence
+
+  def counting(self, params, block, spacing, points, mask):
+    asked.append(mask.sum())
+    return look(self, params, block, spacing, points, mask)
+
+  monkeypatch.setattr(type(oracle.network), "evidence", counting)
+  rows, points_mm, mask = oracle.network._read(image, None, centres)
+  assert asked == [2]
+  np.testing.assert_array_equal(mask[0], np.arange(mask.shape[1]) < 2)
+  want = image[tuple(centres.astype(int).T)]
+  assert want[0] != want[1]
+  np.testing.assert_array_equal(rows[0, :2, 0], want)
+  np.testing.assert_allclose(points_mm[0, :2], 2 * centres)
+
+
+def test_evidence_of_neighbours_is_in_their_order(untrained, make_ct):
+  image = untrained.network.show(make_ct()[0], make_ct()[0].grid)
+  spacing = np.array([2.0, 2.0, 2.0], np.float32)
+  pair = np.array([[30.0, 20.0, 20.0], [24.0, 22.0, 21.0]])
+  together, _, _ = untrained.network._read(image, spacing, pair)
+  # The same window, as its middle is the same.
+  turned, _, _ = untrained.network._read(image, spacing, pair[::-1])
+  assert np.abs(together[0, 0] - together[0, 1]).max() > 1e-3
+  np.testing.assert_array_equal(together[0, :2], turned[0, 1::-1])

@@ -58,9 +58,7 @@ def test_frames_of_the_world(tmp_path):
     path = place(tmp_path, rows)
     found = lml.read_lml(path, GRID, frame=frame)
     np.testing.assert_allclose(found.points_mm, image.points_mm)
-    with pytest.raises(
-      InputError, match=f"format: .*lml-{frame}.* in a cohort file would fit"
-    ):
+    with pytest.raises(InputError, match=f"centroid_format: lml-{frame}`"):
       lml.read_lml(path, GRID)
 
 

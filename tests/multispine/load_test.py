@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import dicom_slices
 import nibabel as nib
 import numpy as np
@@ -10,7 +12,17 @@ import pydicom
 import pytest
 
 from vf_jax.errors import InputError
-from vf_jax.multispine.case import Case, LesionFile, MaskFile, MaskFiles
+from vf_jax.io import lml
+from vf_jax.io.centroids import Centroids
+from vf_jax.labels import BY_NAME
+from vf_jax.multispine.case import (
+  Case,
+  CentroidFile,
+  CentroidFormat,
+  LesionFile,
+  MaskFile,
+  MaskFiles,
+)
 from vf_jax.multispine.checks.check import check
 from vf_jax.multispine.load import file_digests, load
 from vf_jax.volume import Volume, reorient
@@ -278,3 +290,28 @@ def test_warnings_do_not_name_the_folder_of_a_series(tmp_path):
   (note,) = (n for n in loaded.warnings if "no rescale" in n)
   assert note.startswith("image: ")
   assert not any("Mueller" in note for note in loaded.warnings)
+
+
+def test_lml_points_of_the_world_are_where_those_of_the_image_are(tmp_path):
+  voxels = np.zeros((40, 40, 60), np.uint8)
+  mask = MaskFile(save(tmp_path / "seg" / "mask.nii.gz", voxels))
+  grid = load(case_of(mask=mask)).labels.grid
+  points = Centroids(
+    {BY_NAME["L1"]: (20.0, 15.0, 80.0), BY_NAME["L2"]: (20.0, 15.0, 40.0)}
+  )
+  found = {}
+  for name, frame in lml.FORMATS.items():
+    path = tmp_path / f"{name}.lml"
+    lml.write_lml(path, points, grid, frame=frame)
+    case = case_of(mask=mask, centroids=CentroidFile(path, name))
+    found[name] = load(case).centres
+    assert set(found[name]) == {20, 21}
+  assert found["lml"] == found["lml-ras"]
+  # The x and y of LPS are minus those of RAS: read as such they lie outside.
+  wrong = CentroidFile(tmp_path / "lml-lps.lml", "lml-ras")
+  with pytest.raises(InputError, match="centroid_format: lml-lps`"):
+    load(case_of(mask=mask, centroids=wrong))
+
+
+def test_every_lml_frame_is_a_centroid_format():
+  assert set(lml.FORMATS) < set(get_args(CentroidFormat))

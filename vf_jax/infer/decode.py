@@ -27,6 +27,7 @@ __all__ = [
   "Instances",
   "PredictedLesion",
   "best_chain",
+  "find_boxes",
   "find_instances",
   "find_lesions",
   "number_keypoints",
@@ -45,6 +46,8 @@ _LINK_MM = (8.0, 95.0)
 # without this.
 _NEXT = 0.8
 _LEAST_PIECE_ML = 0.5
+_CANDIDATE = 0.01  # score of the least lesion box that is kept
+_MAX_CANDIDATES = 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -285,6 +288,28 @@ class PredictedLesion:
   centre: tuple[float, float, float]
   size_mm: tuple[float, float, float]
   score: float
+
+
+def find_boxes(
+  sweep: Sweep, least: float, spacing_mm: float
+) -> list[PredictedLesion]:
+  """Lesion boxes that are reported, and candidates up to a hundred boxes.
+
+  Args:
+    sweep: network outputs.
+    least: score of a box that is reported.
+    spacing_mm: voxel edge, mm.
+
+  Returns:
+    Boxes by falling score that hardly overlap.
+  """
+  kept: list[PredictedLesion] = []
+  found = find_lesions(sweep, min(least, _CANDIDATE))
+  for box in suppress(found, spacing_mm):
+    if box.score < least and len(kept) >= _MAX_CANDIDATES:
+      break
+    kept.append(box)
+  return kept
 
 
 def find_lesions(sweep: Sweep, threshold: float) -> list[PredictedLesion]:

@@ -1,8 +1,8 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
 """What the network says at body centres of a whole CT, a window at a time.
 
-Neighbouring bodies share a window: a spine takes half as many as it has
-vertebrae, or fewer.
+Neighbouring bodies share a window: at 2 mm lumbar ones in pairs, those of the
+chest and the neck by three and more.
 """
 
 from __future__ import annotations

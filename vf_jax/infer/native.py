@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float, Float16, Int, UInt8
 from scipy import ndimage
 
+from vf_jax import threads
 from vf_jax.infer.boxes import Box, cut_box, locate_box
 from vf_jax.infer.decode import Instances, PredictedLesion
 from vf_jax.infer.facts import (
@@ -190,7 +189,7 @@ def measure(
     release(mask, volume.voxels)
     return vertebra
 
-  with ThreadPoolExecutor(min(_MEASURING, os.cpu_count() or 1)) as pool:
+  with threads.pool(_MEASURING) as pool:
     return compare_neighbours(list(pool.map(one, kept, places, ways)))
 
 

@@ -30,6 +30,9 @@ _NO_LESION = -1e4  # a logit that no threshold lets through
 class Network:
   """VertebraFormer with its parameters. One compilation serves all scans.
 
+  The programs get the parameters as their first argument, or they would be
+  constants of the compilation.
+
   Attributes:
     config: the experiment it was trained in.
     params: averaged parameters.
@@ -80,7 +83,7 @@ class Network:
       p.in_flight,
     )
 
-  def levels(
+  def number(
     self,
     image: Int16[np.ndarray, "depth height width"],
     spacing: Float32[np.ndarray, " 3"],

@@ -18,19 +18,13 @@ from vf_jax.config import Config
 from vf_jax.errors import InputError
 from vf_jax.infer.arrays import as_volume
 from vf_jax.infer.boxes import label_boxes
-from vf_jax.infer.decode import (
-  PredictedLesion,
-  find_instances,
-  find_lesions,
-  suppress,
-)
+from vf_jax.infer.decode import find_boxes, find_instances
 from vf_jax.infer.native import carry_back, cut_out, measure, place_lesions
 from vf_jax.infer.network import Network
 from vf_jax.infer.pieces import add_pieces
 from vf_jax.infer.plausibility import find_doubts, find_level_doubts
 from vf_jax.infer.programs import keep_programs
 from vf_jax.infer.result import CaseResult, Vertebra
-from vf_jax.infer.sweep import Sweep
 from vf_jax.infer.view import fill_up, find_view
 from vf_jax.io.ct import AS_STORED, InputOptions
 from vf_jax.io.nifti_header import MIN_SLICES
@@ -45,8 +39,6 @@ from vf_jax.volume import (
 
 _UNSURE = 0.5
 _MOST_VOXELS = 1 << 29  # of the network's grid: 4 m^3 at 2 mm
-_CANDIDATE = 0.01  # score of the least lesion box that is kept
-_MAX_CANDIDATES = 100
 
 
 def default_checkpoint() -> str:
@@ -188,12 +180,12 @@ class Predictor:
     notes += found.warnings
     region = cut_out(outputs, found)
     least = self.config.predict.lesion_threshold
-    boxes = _keep_boxes(outputs, least, self.config.model.spacing_mm)
+    boxes = find_boxes(outputs, least, self.config.model.spacing_mm)
     windows = {"run": outputs.windows, "skipped": outputs.skipped}
     centres, bodies, pieces = found.centres, found.bodies, found.pieces
     # What is as large as the scan goes as soon as it can.
     del outputs, found
-    levels, confidence = self.network.levels(image, spacing, centres[bodies])
+    levels, confidence = self.network.number(image, spacing, centres[bodies])
     rejected = int((levels < 0).sum())
     if rejected:
       notes.append(
@@ -247,19 +239,6 @@ class Predictor:
       abstained=bool(unfounded) or not numbered,
       candidates=tuple(v for v in lesions if not v.is_finding(least)),
     )
-
-
-def _keep_boxes(
-  outputs: Sweep, least: float, spacing_mm: float
-) -> list[PredictedLesion]:
-  """Lesion boxes: the findings, and candidates as long as there are few."""
-  kept: list[PredictedLesion] = []
-  found = find_lesions(outputs, min(least, _CANDIDATE))
-  for box in suppress(found, spacing_mm):
-    if box.score < least and len(kept) >= _MAX_CANDIDATES:
-      break
-    kept.append(box)
-  return kept
 
 
 def _keep_visible(vertebrae: list[Vertebra], notes) -> list[Vertebra]:

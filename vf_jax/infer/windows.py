@@ -12,7 +12,6 @@ import collections
 import contextlib
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, UInt8
 
+from vf_jax import threads
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.model_config import STEM_STRIDE
 from vf_jax.scratch import trim
@@ -207,7 +207,7 @@ def blend(
     return [np.asarray(array) for array in forward(block)]
 
   with (
-    ThreadPoolExecutor(min(_ADDING, os.cpu_count() or 1)) as pool,
+    threads.pool(_ADDING) as pool,
     contextlib.closing(run_ahead(run, batches, in_flight)) as ahead,
   ):
     for number, (places, outputs) in enumerate(zip(batches, ahead)):

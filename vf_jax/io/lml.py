@@ -87,12 +87,12 @@ def read_lml(
   fault = _implausible(levels, world, grid)
   if fault:
     fits = [
-      name
+      f"`centroid_format: {name}`"
       for name, other in FORMATS.items()
       if not _implausible(levels, _to_world(points, grid, other), grid)
     ]
     hint = (
-      f"`centroid_format: {' or '.join(fits)}` in a cohort file would fit."
+      f"{' or '.join(fits)} in a cohort file would fit."
       if fits
       else (
         "the file belongs to another image, or that image's orientation or "

@@ -16,7 +16,7 @@ import numpy as np
 
 from vf_jax import labels as label_table
 from vf_jax.errors import InputError, InputWarning, warn_input
-from vf_jax.io import centroids, lesions, nifti
+from vf_jax.io import centroids, lesions, lml, nifti
 from vf_jax.io.ct import read_ct
 from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.labels import IGNORE
@@ -383,8 +383,6 @@ def _read_centres(
       file.path, grid, frame=file.format, kind=file.kind
     )
   else:
-    from vf_jax.io import lml
-
     table = lml.read_lml(file.path, grid, frame=lml.FORMATS[file.format])
   kept = {
     level.code: point

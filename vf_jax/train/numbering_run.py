@@ -17,7 +17,8 @@ from vf_jax.io.atomic import make_folder, write_text
 from vf_jax.io.keypoints import is_held_back_by_verse, read_archive
 from vf_jax.io.named_arrays import write_arrays
 from vf_jax.labels import VERTEBRAE
-from vf_jax.telemetry import run_facts, usable_cores
+from vf_jax.telemetry import run_facts
+from vf_jax.threads import usable_cores
 from vf_jax.train.numbering import (
   cross_validate,
   prepare,
