@@ -20,7 +20,7 @@ from scipy.spatial import KDTree
 from vf_jax.config import PredictConfig
 from vf_jax.infer.number_keypoints import number_keypoints
 from vf_jax.infer.points import drop_small_components, find_peaks
-from vf_jax.infer.sweep import Sweep
+from vf_jax.infer.sweep import LEAST_HEAT, Sweep
 from vf_jax.model_config import STEM_STRIDE
 
 __all__ = [
@@ -317,14 +317,15 @@ def find_lesions(sweep: Sweep, threshold: float) -> list[PredictedLesion]:
 
   Args:
     sweep: network outputs.
-    threshold: smallest score.
+    threshold: smallest score, `LEAST_HEAT` at least.
 
   Returns:
     Boxes by falling score.
   """
   heat: Float32[np.ndarray, "d h w"] = sweep.lesion_heat
   top = ndimage.maximum_filter(heat, size=3)
-  cells = np.argwhere((heat == top) & (heat >= threshold))
+  least = max(threshold, LEAST_HEAT)
+  cells = np.argwhere((heat == top) & (heat >= least))
   scores = heat[tuple(cells.T)]
   kept: list[PredictedLesion] = []
   for cell, score in sorted(

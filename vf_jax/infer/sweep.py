@@ -12,6 +12,9 @@ from jaxtyping import Float16, Float32, Int16
 from vf_jax.infer.windows import blend, padded_shape, plan_windows
 from vf_jax.model_config import STEM_STRIDE
 
+LEAST_HEAT = 1e-3
+"""Probability below which no cell tells of a lesion."""
+
 _UNSEEN = -30.0  # logit where no window was run
 _SLAB = 1 / 3  # of a window; what is shorter is mirrored
 
@@ -41,7 +44,8 @@ class Sweep:
     offsets: to the body centre, voxels; of the voxels whose probability is
       above the threshold only, in the order of `np.argwhere`.
     lesion_heat: probability that the cell lies in a lesion, at 1/4 resolution.
-    lesion_box: centre offset (cells) and log size (mm), at 1/4 resolution.
+    lesion_box: centre offset (cells) and log size (mm), at 1/4 resolution; 0
+      where the heat is below `LEAST_HEAT`.
     windows: how many were run.
     skipped: how many held no bone.
   """
@@ -99,7 +103,9 @@ def sweep(
     first = slab.start // STEM_STRIDE
     rows = slice(first, first + len(lesions))
     heat[rows] = _sigmoid(lesions[..., 0], slab.seen[2])
-    box[rows] = lesions[..., 1:]
+    warm = heat[rows] >= LEAST_HEAT
+    # Pages of which nothing is written take no memory.
+    box[rows][warm] = lesions[..., 1:][warm]
   # Mirror images have lesions, too.
   for axis, voxels in enumerate(image.shape):
     np.moveaxis(heat, axis, 0)[-(-voxels // STEM_STRIDE) :] = 0
