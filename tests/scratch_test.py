@@ -7,6 +7,8 @@ import ctypes
 import mmap
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -131,3 +133,38 @@ def test_a_c_library_that_cannot_trim_is_let_be(monkeypatch):
 
   monkeypatch.setattr(scratch.ctypes, "CDLL", refuse)
   scratch.trim()
+
+
+_HEAPS = """
+import ctypes, threading
+from vf_jax.scratch import share_heaps
+{call}
+start = threading.Barrier(8)
+def work():
+  start.wait()
+  kept = [bytearray(5000) for _ in range(200)]
+  start.wait()
+threads = [threading.Thread(target=work) for _ in range(8)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_threads_share_two_heaps():
+  heaps = {}
+  for call in ("", "share_heaps()"):
+    done = subprocess.run(
+      [sys.executable, "-c", _HEAPS.format(call=call)],
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    heaps[call] = done.stdout.count("<heap nr=")
+  assert heaps[""] > 2 >= heaps["share_heaps()"]

@@ -138,10 +138,12 @@ def _predict(
   from vf_jax.parallel.processes import meet, split_further
   from vf_jax.report.index import write_index
   from vf_jax.report.page import write_report
+  from vf_jax.scratch import share_heaps
 
   def say(text: str) -> None:
     print(f"vf-jax: {text}", file=sys.stderr, flush=True)
 
+  share_heaps()
   paths = [*options.ct]
   for name in options.list:
     paths += read_list(name)

@@ -27,6 +27,7 @@ VARIABLE = "VF_JAX_SCRATCH"
 ON_DISK = 1 << 26
 """Arrays of fewer bytes stay in memory."""
 
+_M_ARENA_MAX = -8  # malloc.h
 _SLAB = 1 << 21  # bytes of the largest array that `slabs` shows at a time
 
 
@@ -84,6 +85,17 @@ def trim() -> None:
   """
   with contextlib.suppress(AttributeError, OSError, TypeError):
     ctypes.CDLL(None).malloc_trim(0)
+
+
+def share_heaps() -> None:
+  """Has all threads of this process take memory from two heaps, not one each.
+
+  What a thread frees stays in its heap, where the others cannot take it: of
+  1,200 slices a prediction held 827 to 887 MiB, by chance. Counts for threads
+  to come. Does nothing where the C library is not glibc.
+  """
+  with contextlib.suppress(AttributeError, OSError, TypeError):
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def slabs(*arrays: Shaped[np.ndarray, "*shape"]) -> Iterator[slice]:
