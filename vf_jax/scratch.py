@@ -24,7 +24,7 @@ from jaxtyping import Shaped
 VARIABLE = "VF_JAX_SCRATCH"
 """Environment variable that names the folder of these files."""
 
-ON_DISK = 1 << 26
+ON_DISK = 1 << 25
 """Arrays of fewer bytes stay in memory."""
 
 _M_ARENA_MAX = -8  # malloc.h

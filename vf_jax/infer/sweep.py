@@ -11,6 +11,7 @@ from jaxtyping import Float16, Float32, Int16
 
 from vf_jax.infer.windows import blend, padded_shape, plan_windows
 from vf_jax.model_config import STEM_STRIDE
+from vf_jax.scratch import empty, release
 
 LEAST_HEAT = 1e-3
 """Probability below which no cell tells of a lesion."""
@@ -40,7 +41,7 @@ class Sweep:
   """Blended outputs over the whole grid.
 
   Attributes:
-    probability: of vertebra.
+    probability: of vertebra; on the disk if large.
     offsets: to the body centre, voxels; of the voxels whose probability is
       above the threshold only, in the order of `np.argwhere`.
     lesion_heat: probability that the cell lies in a lesion, at 1/4 resolution.
@@ -88,7 +89,8 @@ def sweep(
 
   depth, height, width = image.shape
   cells = tuple(n // STEM_STRIDE for n in padded_shape(image.shape, crop))
-  probability = np.zeros(image.shape, np.float16)
+  probability = empty(image.shape, np.float16, "C")
+  probability[...] = 0
   heat = np.zeros(cells, np.float32)
   box = np.zeros((*cells, 6), np.float32)
   offsets = [np.zeros((0, 3), np.float32)]
@@ -100,6 +102,7 @@ def sweep(
     part = probability[rows]
     part[...] = _sigmoid(logits[..., 0], slab.seen[0])[inside]
     offsets.append(moves[inside][part > threshold])
+    release(probability)
     first = slab.start // STEM_STRIDE
     rows = slice(first, first + len(lesions))
     heat[rows] = _sigmoid(lesions[..., 0], slab.seen[2])
