@@ -23,7 +23,6 @@ from vf_jax.multispine.phantom.column import (
   discs,
   pedicles,
   soft_grain,
-  triple,
 )
 from vf_jax.multispine.phantom.head import head
 from vf_jax.multispine.phantom.organs import abdomen, vessels
@@ -34,6 +33,7 @@ from vf_jax.multispine.phantom.pathology import (
   draw_lesions,
 )
 from vf_jax.multispine.phantom.pelvis import pelvis
+from vf_jax.multispine.phantom.points import Triple, triple
 from vf_jax.multispine.phantom.spine import (
   VARIANTS,
   draw_spine,
@@ -55,8 +55,6 @@ from vf_jax.multispine.phantom.torso import (
   outline,
   paraspinal_muscles,
 )
-
-Triple = tuple[float, float, float]
 
 _FIELDS = (
   # Share of scans, first levels, last levels: what spine CT is asked for.

@@ -19,9 +19,8 @@ from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom.bone import Density, bone_hu, coverage
 from vf_jax.multispine.phantom.canvas import Canvas, smooth_noise
 from vf_jax.multispine.phantom.pathology import Lesion
+from vf_jax.multispine.phantom.points import Triple, triple
 from vf_jax.multispine.phantom.spine import Spine, Vertebra
-
-Triple = tuple[float, float, float]
 
 _OUT = np.float32(-6.0)
 _GRAIN_HU = 5.0  # deviation in soft tissue
@@ -362,19 +361,6 @@ def pedicles(
     left = bone.to_world(place * np.array([-1.0, 1.0, 1.0]))
     found[bone.code] = triple(left), triple(bone.to_world(place))
   return found
-
-
-def triple(place: Float64[np.ndarray, " 3"]) -> Triple:
-  """Gives a point as plain numbers.
-
-  Args:
-    place: mm.
-
-  Returns:
-    The same.
-  """
-  x, y, z = place.tolist()
-  return x, y, z
 
 
 def soft_grain(canvas: Canvas, rng: np.random.Generator) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float32
 
-Triple = tuple[float, float, float]
+from vf_jax.multispine.phantom.points import Triple
 
 FRACTURED_PATIENTS = 0.30
 """VerSe'19 grades (HealthiVert table): 91 of 138 scans, an osteoporosis set;
