@@ -218,12 +218,7 @@ def _compact_band(bone, local, below, hu) -> None:
 
 def _apply_lesion(lesion, bone, local, below, hu) -> np.ndarray:
   """Changes the matter in a bumpy ellipsoid; where it did."""
-  half = bone.half_mm
-  if bone.name == "sacrum":
-    half = np.array([35.0, 12.0, 25.0])
-    centre = np.array([0.0, -42.0, -48.0]) + lesion.place * half
-  else:
-    centre = lesion.place * half
+  centre = lesion.place * bone.half_mm
   rng = np.random.default_rng(lesion.seed)
   away = (local - centre[:, None].astype(np.float32)) / np.array(
     lesion.radii_mm, np.float32
