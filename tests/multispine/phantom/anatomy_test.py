@@ -13,6 +13,7 @@ from vf_jax.labels import BY_CODE, BY_NAME
 from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom import anatomy as anatomy_module
 from vf_jax.multispine.phantom.anatomy import Rates, make_anatomy
+from vf_jax.multispine.phantom.spine import draw_variant
 
 _EDGE = 2.0
 
@@ -131,6 +132,18 @@ def test_variants_are_in_the_labels(variant, there, gone):
   assert BY_NAME[there].code in anatomy.centres
   assert not (anatomy.labels == BY_NAME[gone].code).any()
   assert BY_NAME[gone].code not in anatomy.centres
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_variant_is_drawn_first(seed):
+  shares = {"T13": 0.3, "L6": 0.3}
+  patient = make_anatomy(
+    np.random.default_rng(seed),
+    levels=("L2", "L3"),
+    spacing_mm=6.0,
+    rates=Rates(shares),
+  )
+  assert patient.variant == draw_variant(np.random.default_rng(seed), shares)
 
 
 def test_an_absent_level_stands_for_its_neighbour():
