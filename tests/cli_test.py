@@ -224,6 +224,9 @@ def test_values_that_do_not_fit_together_are_two(tmp_path):
     (["prepare", "foo=x"], "no kind of archive 'foo'"),
     (["phantom", "--sources", "foo"], "sources foo"),
     (["phantom", "--spans", "C1-Q9"], "span C1-Q9"),
+    (["phantom", "--spans", "L6-sacrum"], "span L6-sacrum"),
+    (["phantom", "--variants", "T13=nan"], "T13 nan"),
+    (["phantom", "--variants", "T13=1"], "the codes of ctspine1k"),
     (["phantom", "--cases", "-1"], "-1 cases"),
   ],
 )

@@ -68,6 +68,34 @@ def test_a_scan_of_the_sacrum_goes_on_below_the_last_vertebra(patient):
   assert 20 < rows[0] - rows[1] < 80
 
 
+@pytest.mark.parametrize(
+  ("variant", "span", "there"),
+  [
+    ("absent T12", ("T12", "T12"), ("T11", "T11")),
+    ("absent T12", ("T12", "T13"), ("T11", "L1")),
+    ("usual", ("T13", "T13"), ("T12", "T12")),
+    ("usual", ("L6", "L6"), ("L5", "L5")),
+  ],
+)
+def test_neighbours_stand_for_levels_that_a_patient_lacks(
+  variant, span, there, stub_anatomy
+):
+  gone = ("T13", "L6", "T12") if variant == "absent T12" else ("T13", "L6")
+  patient = stub_anatomy("T8", "sacrum", 4.0, skipped=gone)
+  patient = dataclasses.replace(patient, variant=variant)
+  protocol = draw_protocol("colonog", np.random.default_rng(0))
+  grid, other = (
+    place(
+      patient,
+      dataclasses.replace(protocol, span=levels),
+      np.random.default_rng(1),
+    )
+    for levels in (span, there)
+  )
+  assert grid.shape == other.shape
+  np.testing.assert_array_equal(grid.affine, other.affine)
+
+
 def test_a_patient_without_the_levels_is_refused(patient):
   protocol = draw_protocol("hnscc", np.random.default_rng(0))
   with pytest.raises(InputError, match="none of the levels C"):

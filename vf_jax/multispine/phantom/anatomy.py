@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int16, UInt8
@@ -23,7 +23,6 @@ from vf_jax.multispine.phantom.column import (
   discs,
   pedicles,
   soft_grain,
-  triple,
 )
 from vf_jax.multispine.phantom.head import head
 from vf_jax.multispine.phantom.organs import abdomen, vessels
@@ -34,6 +33,7 @@ from vf_jax.multispine.phantom.pathology import (
   draw_lesions,
 )
 from vf_jax.multispine.phantom.pelvis import pelvis
+from vf_jax.multispine.phantom.points import Triple, triple
 from vf_jax.multispine.phantom.spine import (
   VARIANTS,
   draw_spine,
@@ -55,8 +55,6 @@ from vf_jax.multispine.phantom.torso import (
   outline,
   paraspinal_muscles,
 )
-
-Triple = tuple[float, float, float]
 
 _FIELDS = (
   # Share of scans, first levels, last levels: what spine CT is asked for.
@@ -151,7 +149,7 @@ def make_anatomy(
     )
   variant = draw_variant(rng, rates.variants)
   names = level_names(variant)
-  first, last = _span(names, levels or _draw_levels(rng))
+  first, last = find_span(names, levels or _draw_levels(rng))
   density = draw_density(rng)
   habitus = draw_habitus(rng)
   seen = names[max(first - 1, 0) : last + 2]
@@ -204,8 +202,19 @@ def _draw_levels(rng) -> tuple[str, str]:
   return str(rng.choice(tops)), str(rng.choice(feet))
 
 
-def _span(names, levels) -> tuple[int, int]:
-  """Positions of the first and the last level among a patient's."""
+def find_span(names: Sequence[str], levels: tuple[str, str]) -> tuple[int, int]:
+  """Finds two levels, or their neighbours where a patient lacks them.
+
+  Args:
+    names: the patient's levels, from head to foot.
+    levels: first and last level that is wanted.
+
+  Returns:
+    Positions in `names` of the first and the last one.
+
+  Raises:
+    InputError: a level has no such name, or the first is below the last.
+  """
   places = []
   for wanted in levels:
     order = level(wanted, "phantom").order

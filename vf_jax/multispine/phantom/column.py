@@ -19,9 +19,8 @@ from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom.bone import Density, bone_hu, coverage
 from vf_jax.multispine.phantom.canvas import Canvas, smooth_noise
 from vf_jax.multispine.phantom.pathology import Lesion
+from vf_jax.multispine.phantom.points import Triple, triple
 from vf_jax.multispine.phantom.spine import Spine, Vertebra
-
-Triple = tuple[float, float, float]
 
 _OUT = np.float32(-6.0)
 _GRAIN_HU = 5.0  # deviation in soft tissue
@@ -219,12 +218,7 @@ def _compact_band(bone, local, below, hu) -> None:
 
 def _apply_lesion(lesion, bone, local, below, hu) -> np.ndarray:
   """Changes the matter in a bumpy ellipsoid; where it did."""
-  half = bone.half_mm
-  if bone.name == "sacrum":
-    half = np.array([35.0, 12.0, 25.0])
-    centre = np.array([0.0, -42.0, -48.0]) + lesion.place * half
-  else:
-    centre = lesion.place * half
+  centre = lesion.place * bone.half_mm
   rng = np.random.default_rng(lesion.seed)
   away = (local - centre[:, None].astype(np.float32)) / np.array(
     lesion.radii_mm, np.float32
@@ -362,19 +356,6 @@ def pedicles(
     left = bone.to_world(place * np.array([-1.0, 1.0, 1.0]))
     found[bone.code] = triple(left), triple(bone.to_world(place))
   return found
-
-
-def triple(place: Float64[np.ndarray, " 3"]) -> Triple:
-  """Gives a point as plain numbers.
-
-  Args:
-    place: mm.
-
-  Returns:
-    The same.
-  """
-  x, y, z = place.tolist()
-  return x, y, z
 
 
 def soft_grain(canvas: Canvas, rng: np.random.Generator) -> None:

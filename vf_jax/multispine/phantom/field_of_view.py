@@ -11,8 +11,9 @@ from jaxtyping import Float64
 from vf_jax.errors import InputError
 from vf_jax.grid import Grid
 from vf_jax.labels import BY_CODE, BY_NAME, SACRUM
-from vf_jax.multispine.phantom.anatomy import Anatomy
+from vf_jax.multispine.phantom.anatomy import Anatomy, find_span
 from vf_jax.multispine.phantom.domains import Protocol
+from vf_jax.multispine.phantom.spine import level_names
 
 # From a body's centre to beyond the next disc: some ends cut a vertebra.
 _BEYOND_MM = (-4.0, 35.0)
@@ -88,24 +89,33 @@ def place(
 
 def _slab(anatomy, protocol, rng) -> tuple[float, float]:
   """Lower and upper end of the scan; both may cut a vertebra."""
-  first, last = (BY_NAME[name].order for name in protocol.span)
-  heights = {
-    code: anatomy.centres[code][2]
-    for code in _codes(anatomy)
-    if first <= BY_CODE[code].order <= last
-  }
+  heights = _heights(anatomy, protocol.span)
+  if not heights:
+    names = level_names(anatomy.variant)
+    first, last = find_span(names, protocol.span)
+    heights = _heights(anatomy, (names[first], names[last]))
   if not heights:
     raise InputError(
       "phantom",
       f"the patient has none of the levels {'-'.join(protocol.span)}.",
       "draw an anatomy that covers the protocol's span.",
     )
-  low = min(heights.values()) - rng.uniform(*_BEYOND_MM)
-  high = max(heights.values()) + rng.uniform(*_BEYOND_MM)
-  if last == SACRUM.order:
+  low = min(heights) - rng.uniform(*_BEYOND_MM)
+  high = max(heights) + rng.uniform(*_BEYOND_MM)
+  if protocol.span[1] == SACRUM.name:
     low -= rng.uniform(*SACRUM_MM)
   bottom, top = _ends(anatomy)
   return max(low, bottom), min(high, top)
+
+
+def _heights(anatomy, span) -> list[float]:
+  """Of the body centres from one level to another, mm."""
+  first, last = (BY_NAME[name].order for name in span)
+  return [
+    anatomy.centres[code][2]
+    for code in _codes(anatomy)
+    if first <= BY_CODE[code].order <= last
+  ]
 
 
 def _ends(anatomy) -> tuple[float, float]:

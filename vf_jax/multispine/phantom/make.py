@@ -21,33 +21,38 @@ import numpy as np
 import scipy
 
 import vf_jax
-from vf_jax.errors import ConfigError, InputError, VfError
+from vf_jax.errors import InputError, VfError
 from vf_jax.io.atomic import write_text
 from vf_jax.io.text import read_text
 from vf_jax.jobs import WorkerDiedError, run_jobs, show_progress
-from vf_jax.labels import BY_CODE, SACRUM, level
+from vf_jax.labels import SACRUM
+from vf_jax.multispine.identity import PHANTOM
 from vf_jax.multispine.phantom.anatomy import Anatomy, Rates, make_anatomy
 from vf_jax.multispine.phantom.domains import Protocol, Size, draw_protocol
 from vf_jax.multispine.phantom.field_of_view import SACRUM_MM
+from vf_jax.multispine.phantom.marks import BEGUN, LICENCE, TRUTH
 from vf_jax.multispine.phantom.plan import SOURCES, Plan, plan_case
 from vf_jax.multispine.phantom.scanner import acquire, cut_codes
-from vf_jax.multispine.phantom.spine import VARIANTS
+from vf_jax.multispine.phantom.settings import (
+  Span,
+  check_settings,
+  check_variants,
+  checked_spans,
+)
+from vf_jax.multispine.phantom.spine import draw_variant
+from vf_jax.multispine.phantom.truth import names_of, truth_of
 from vf_jax.multispine.phantom.writers import (
   LAYOUTS,
-  LICENCE,
   Series,
   annotated,
   row_of,
 )
 
-Span = tuple[str, str]
-
 RECIPE = 1
 """Raise it when a change makes other cases from the same seed."""
 
-_RECORDS = ".phantom"
 _MAX_JSON = 64 << 20
-_ATTEMPTS = 50
+_ATTEMPTS = 10_000  # of patients, not of bodies
 _MARGIN_MM = 45.0
 _LEAN_MM = 115.0  # half the depth of a body
 
@@ -105,10 +110,10 @@ def make_phantoms(
     ConfigError: if the settings make no sense.
     InputError: if the folder holds something else or more cases.
   """
-  _check_settings(cases, seed, first, sources)
-  spans = _checked_spans(spans)
-  _check_variants(variants or {})
+  check_settings(cases, seed, first, sources, size)
   rates = Rates() if variants is None else Rates(variants)
+  check_variants(rates.variants, sources)
+  spans = checked_spans(spans, rates.variants)
   folder = pathlib.Path(out)
   settings: dict[str, Any] = {
     "seed": seed,
@@ -155,51 +160,6 @@ def make_phantoms(
   return _write_truth(folder, settings, records)
 
 
-def _check_settings(
-  cases: int, seed: int, first: int, sources: Sequence[str]
-) -> None:
-  if cases < 1 or seed < 0 or first < 0:
-    raise ConfigError(
-      f"{cases} cases from number {first} with seed {seed}. Fix: ask for at "
-      "least one case, and a seed and a number of 0 or more."
-    )
-  unknown = [name for name in sources if name not in LAYOUTS]
-  if unknown or not sources or len(set(sources)) != len(sources):
-    raise ConfigError(
-      f"sources {', '.join(sources) or '(none)'}. Fix: name some of "
-      f"{', '.join(SOURCES)}, each once."
-    )
-
-
-def _checked_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
-  checked = []
-  for span in spans:
-    try:
-      first, last = map(level, span)
-    except InputError as error:
-      raise ConfigError(
-        f"span {'-'.join(span)}: {error.fault} Fix: {error.fix}"
-      ) from None
-    if first.order > last.order or first == SACRUM:
-      raise ConfigError(
-        f"no span from {first.name} to {last.name}. Fix: give a vertebra and "
-        "one below it, or the sacrum."
-      )
-    checked.append((first.name, last.name))
-  return tuple(checked)
-
-
-def _check_variants(variants: Mapping[str, float]) -> None:
-  shares = list(variants.values())
-  unknown = set(variants) - set(VARIANTS)
-  if unknown or min(shares, default=0) < 0 or sum(shares) > 1:
-    told = ", ".join(f"{name} {share:g}" for name, share in variants.items())
-    raise ConfigError(
-      f"shares of variants: {told}. Fix: name some of {', '.join(VARIANTS)}, "
-      "with shares from 0 to 1 in all."
-    )
-
-
 def _versions() -> dict[str, str]:
   return {
     "vf_jax": vf_jax.__version__,
@@ -212,7 +172,7 @@ def _claim(
   folder: pathlib.Path, settings: Mapping[str, Any], cases: int
 ) -> None:
   """Makes the folder ours, or refuses one that is not."""
-  path = folder / _RECORDS / "settings.json"
+  path = folder / BEGUN
   if path.is_file():
     found = _read_json(path)
     keys = dict.fromkeys([*settings, *found])
@@ -244,7 +204,7 @@ def _claim(
 
 
 def _record_path(folder: pathlib.Path, index: int) -> pathlib.Path:
-  return folder / _RECORDS / f"case-{index:05d}.json"
+  return (folder / BEGUN).with_name(f"case-{index:05d}.json")
 
 
 def _read_record(folder: pathlib.Path, index: int) -> dict[str, Any]:
@@ -316,9 +276,9 @@ def _make_case(job: _Job) -> None:
         "name": name,
         "domain": plan.stated_domain,
         "protocol": dataclasses.asdict(protocol),
-        "visible": _names(np.unique(scan.labels.voxels).tolist()),
-        "cut": _names(cut_codes(scan.labels)),
-        "whole": _names(np.unique(annotated(scan, cut=False)).tolist()),
+        "visible": names_of(np.unique(scan.labels.voxels).tolist()),
+        "cut": names_of(cut_codes(scan.labels)),
+        "whole": names_of(np.unique(annotated(scan, cut=False)).tolist()),
         "files": {
           path.relative_to(folder).as_posix(): path.stat().st_size
           for path in files
@@ -327,7 +287,7 @@ def _make_case(job: _Job) -> None:
       }
     )
     del scan, series
-  record = _truth(plan, anatomy) | {"series": entries}
+  record = truth_of(plan, anatomy) | {"series": entries}
   path = _record_path(folder, plan.index)
   write_text(path, json.dumps(record, allow_nan=False) + "\n")
 
@@ -359,81 +319,26 @@ def _protocols(job: _Job) -> list[Protocol]:
 
 def _patient(job: _Job, protocols: Sequence[Protocol]) -> Anatomy:
   """Draws patients until one can be said in the archive's codes."""
+  for attempt in range(_ATTEMPTS):
+    # What is drawn first of a patient; who is not wanted needs no body.
+    variant = draw_variant(_draw(job, 1, attempt), job.rates.variants)
+    if variant not in job.plan.unsaid:
+      break
+  else:
+    raise InputError(
+      "phantom", f"{_ATTEMPTS} patients in a row have {job.plan.unsaid}."
+    )
   # Slabs that lean reach further up on one side and down on the other.
   angle = max(abs(p.tilt_deg) + max(map(abs, p.turn_deg)) for p in protocols)
   margin = _MARGIN_MM + _LEAN_MM * math.sin(math.radians(angle))
   if protocols[0].span[1] == SACRUM.name:
     margin += SACRUM_MM[1]
-  for attempt in range(_ATTEMPTS):
-    anatomy = make_anatomy(
-      _draw(job, 1, attempt),
-      levels=protocols[0].span,
-      margin_mm=margin,
-      rates=job.rates,
-    )
-    if anatomy.variant not in job.plan.unsaid:
-      return anatomy
-  raise InputError(
-    "phantom", f"{_ATTEMPTS} patients in a row have {job.plan.unsaid}."
+  return make_anatomy(
+    _draw(job, 1, attempt),
+    levels=protocols[0].span,
+    margin_mm=margin,
+    rates=job.rates,
   )
-
-
-def _names(codes) -> list[str]:
-  levels = [BY_CODE[code] for code in codes if code in BY_CODE]
-  return [level.name for level in sorted(levels, key=lambda v: v.order)]
-
-
-def _truth(plan: Plan, anatomy: Anatomy) -> dict[str, Any]:
-  """What is true of a patient, whoever scans him."""
-  return {
-    "case": plan.index,
-    "source": plan.source,
-    "subject": plan.subject,
-    "patient": plan.seed_index,
-    "part": plan.part,
-    "licence": LICENCE,
-    "variant": anatomy.variant,
-    "levels": _names(anatomy.centres),
-    "centres_mm": {
-      BY_CODE[code].name: _rounded(point)
-      for code, point in anatomy.centres.items()
-    },
-    "pedicles_mm": {
-      BY_CODE[code].name: [_rounded(point) for point in pair]
-      for code, pair in anatomy.pedicles.items()
-    },
-    "fractures": {
-      BY_CODE[code].name: {"kind": kind, "genant": grade}
-      for code, (kind, grade) in anatomy.fractures.items()
-    },
-    "lesions": [
-      {
-        "centre_mm": _rounded(box.centre_mm),
-        "size_mm": _rounded(box.size_mm),
-        "kind": box.kind,
-        "level": _level_of(anatomy, box.centre_mm),
-      }
-      for box in anatomy.lesions
-    ],
-  }
-
-
-def _rounded(point: Sequence[float]) -> list[float]:
-  return [round(float(value), 4) for value in point]
-
-
-def _level_of(anatomy: Anatomy, point) -> str | None:
-  """The vertebra a point lies in; the nearest one if it lies between."""
-  voxel = np.rint(anatomy.grid.to_voxel(np.array([point]))[0]).astype(int)
-  voxel = np.clip(voxel, 0, np.array(anatomy.grid.shape) - 1)
-  code = int(anatomy.labels[tuple(voxel)])
-  if code not in BY_CODE and anatomy.centres:
-    away = {
-      code: float(np.linalg.norm(np.subtract(centre, point)))
-      for code, centre in anatomy.centres.items()
-    }
-    code = min(away, key=lambda code: away[code])
-  return BY_CODE[code].name if code in BY_CODE else None
 
 
 def _write_truth(
@@ -451,7 +356,7 @@ def _write_truth(
     ]
     cases.append({**record, "series": series})
   content = {
-    "format": "vf_jax phantom",
+    "format": PHANTOM,
     "version": 1,
     "frame": "world, RAS+",
     "units": "mm, HU",
@@ -459,6 +364,6 @@ def _write_truth(
     **settings,
     "cases": cases,
   }
-  path = folder / "phantom.json"
+  path = folder / TRUTH
   write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
   return path

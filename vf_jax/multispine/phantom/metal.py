@@ -19,8 +19,7 @@ from jaxtyping import Float32, Int16
 
 from vf_jax.grid import Grid
 from vf_jax.labels import BY_CODE
-
-Triple = tuple[float, float, float]
+from vf_jax.multispine.phantom.points import Triple, triple
 
 METAL_HU = 9000
 _MU_PER_MM = 0.25  # titanium at the mean energy of a 120 kV beam
@@ -82,13 +81,13 @@ def draw_screws(
       way /= np.linalg.norm(way)
       head = pedicle - way * rng.uniform(16.0, 20.0)
       tip = inward + way * rng.uniform(2.0, 8.0)
-      parts.append(Rod(_triple(head), _triple(tip), rng.uniform(2.5, 3.2)))
+      parts.append(Rod(triple(head), triple(tip), rng.uniform(2.5, 3.2)))
       heads.append(head)
     radius = rng.uniform(2.6, 3.0)
     parts += [
-      Rod(_triple(a), _triple(b), radius) for a, b in itertools.pairwise(heads)
+      Rod(triple(a), triple(b), radius) for a, b in itertools.pairwise(heads)
     ]
-    parts += [Rod(_triple(h), _triple(h + _UP), 5.5) for h in heads]
+    parts += [Rod(triple(h), triple(h + _UP), 5.5) for h in heads]
   return tuple(parts)
 
 
@@ -244,8 +243,3 @@ def _widen(size: int, pixels: int) -> Float32[np.ndarray, "size coarse"]:
   weights[np.arange(size), left] = 1 - (place - left)
   weights[np.arange(size), left + 1] = place - left
   return weights
-
-
-def _triple(point: np.ndarray) -> Triple:
-  x, y, z = (float(value) for value in point)
-  return x, y, z

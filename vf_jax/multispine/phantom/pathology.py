@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float32
 
-Triple = tuple[float, float, float]
+from vf_jax.multispine.phantom.points import Triple
 
 FRACTURED_PATIENTS = 0.30
 """VerSe'19 grades (HealthiVert table): 91 of 138 scans, an osteoporosis set;
@@ -97,7 +97,7 @@ class Lesion:
   """A lesion to be.
 
   Attributes:
-    level: name of the bone it lies in.
+    level: name of the vertebra it lies in.
     kind: 'lytic' or 'sclerotic'.
     place: in the template's frame, in halves of the body.
     radii_mm: of the ellipsoid it fills, before bumps.
@@ -157,7 +157,7 @@ def draw_lesions(
 
   Args:
     rng: the draw.
-    names: levels that are seen whole, 'sacrum' too.
+    names: vertebrae that are seen whole.
     rate: share of patients with any.
 
   Returns:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 SOURCES = (
   "verse",
@@ -16,16 +17,19 @@ SOURCES = (
 )
 """Archives that phantoms can be written as; the first four are the default."""
 
+UNSAID: Mapping[str, tuple[str, ...]] = MappingProxyType(
+  {
+    "ctspine1k": ("T13",),
+    "spineweb": ("T13",),
+    "totalsegmentator": ("T13", "L6"),
+  }
+)
+"""Variants that the codes of an archive cannot say."""
+
 SPINEWEB_MASKS, SPINEWEB_POINTS = "dataset-2", "dataset-3"
 NNUNET_DATASET = "Dataset701_SpinePhantom"
 
 _PARTS = ("train", "test", "train", "validation", "train")
-# Variants that the codes of an archive cannot say.
-_UNSAID = {
-  "ctspine1k": ("T13",),
-  "spineweb": ("T13",),
-  "totalsegmentator": ("T13", "L6"),
-}
 _SUBSETS = (
   ("colonog", "COLONOG", "1.3.6.1.4.1.9328.50.4.{:04d}"),
   ("msd-liver", "MSD-T10", "liver_{:d}"),
@@ -105,7 +109,7 @@ def _copied(plan: Plan, sources: Sequence[str]) -> Plan:
   if ahead < 0:
     return plan
   if plan.source == "verse":
-    return dataclasses.replace(plan, unsaid=_UNSAID["ctspine1k"])
+    return dataclasses.replace(plan, unsaid=UNSAID["ctspine1k"])
   if plan.source == "ctspine1k":
     return dataclasses.replace(
       plan, appearance="verse", seed_index=plan.index - ahead
@@ -163,7 +167,7 @@ def _plan(index, number, source, group, domain, subject, name) -> Plan:
     subject=subject,
     part=_PARTS[number % len(_PARTS)],
     names=(name,),
-    unsaid=_UNSAID.get(source, ()),
+    unsaid=UNSAID.get(source, ()),
   )
 
 

@@ -126,9 +126,7 @@ def _irradiate(
 ) -> Int16[np.ndarray, "x y z"]:
   """What the tube's voltage and contrast agent make of the patient."""
   hu = anatomy.hu
-  gain = {80: 1.32, 100: 1.12, 110: 1.06, 130: 0.96, 140: 0.92}.get(
-    protocol.kvp, 1.0
-  )
+  gain = {100: 1.12, 110: 1.06, 130: 0.96, 140: 0.92}.get(protocol.kvp, 1.0)
   agent = np.zeros(256, np.int16)
   agent[tissues.VESSEL.code] = round(protocol.contrast_hu * gain)
   agent[tissues.ORGAN.code] = round(protocol.contrast_hu * gain * 0.2)

@@ -63,9 +63,11 @@ class SpineFeatures:
 
   Attributes:
     intervals: rows of `INTERVAL`, from each level to the next below; mm in the
-      log, angles of the way down from straight down towards front and right.
+      log, angles of the way down from straight down towards front and right,
+      radians.
     pedicles: rows of `PEDICLE`; mm (half width in the log) behind and above
-      the body centre in its own frame, and turns of the line between them.
+      the body centre in its own frame, and turns of the line between them,
+      radians.
   """
 
   intervals: Float64[np.ndarray, "intervals 3"]
@@ -81,6 +83,9 @@ class SpineStatistics:
     loading: change of every feature with every factor.
     own: standard deviation that the factors leave over.
     counts: scans that show the feature.
+
+  Units:
+    Of the features: mm, the logarithm of mm, radians.
   """
 
   mean: Float64[np.ndarray, " features"]
@@ -163,6 +168,9 @@ def features(
   Returns:
     All features in the order of the model, NaN where the scan does not show
     them.
+
+  Units:
+    Lengths in mm, or the logarithm of mm; angles in radians.
   """
   intervals = np.full((_INTERVALS, len(INTERVAL)), np.nan)
   rows = np.full((len(SLOTS), len(PEDICLE)), np.nan)

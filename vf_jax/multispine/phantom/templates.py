@@ -19,13 +19,13 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy import ndimage
 
+from vf_jax.multispine.phantom.points import Triple
+
 STEP_MM = 0.15
 """Stored unit of distance."""
 
 REACH_MM = 6.0
 """Distances are cut off here."""
-
-Triple = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -35,10 +35,9 @@ from vf_jax.multispine.identity import PHANTOM
 from vf_jax.multispine.phantom.field_of_view import is_inside
 from vf_jax.multispine.phantom.marks import LICENCE
 from vf_jax.multispine.phantom.plan import NNUNET_DATASET, SPINEWEB_MASKS
+from vf_jax.multispine.phantom.points import Triple
 from vf_jax.multispine.phantom.scanner import Scan, cut_codes
 from vf_jax.volume import Volume
-
-Triple = tuple[float, float, float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
