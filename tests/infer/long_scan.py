@@ -24,7 +24,7 @@ from vf_jax.infer.predictor import Predictor
 from vf_jax.infer.sweep import WindowOutputs
 from vf_jax.io import nifti
 from vf_jax.report.page import write_report
-from vf_jax.scratch import empty, release
+from vf_jax.scratch import empty, release, share_heaps
 from vf_jax.volume import Grid
 
 EDGE, PIXEL_MM = 320, 0.5
@@ -95,6 +95,7 @@ def main() -> None:
   """Prints JSON."""
   folder = pathlib.Path(sys.argv[1])
   config = from_dict(json.loads(pathlib.Path(sys.argv[2]).read_text()))
+  share_heaps()  # as the command does
   predictor = Dense(config=config, params={}, digest="0" * 64)
   found = []
   for slices in (192, 768):
