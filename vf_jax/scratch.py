@@ -95,7 +95,7 @@ def share_heaps() -> None:
   """Has all threads of this process take memory from two heaps, not one each.
 
   What a thread frees stays in its heap, where the others cannot take it: of
-  1,200 slices a prediction held 827 to 887 MiB, by chance. Counts for threads
+  1,200 slices a prediction held 825 to 895 MiB, by chance. Counts for threads
   to come. Does nothing where the C library is not glibc.
   """
   with contextlib.suppress(AttributeError, OSError, TypeError):
