@@ -74,6 +74,7 @@ def get_config(variant: str = "") -> ConfigDict:
       "levels": 0.3,
       "lesions": 0.2,
       "synthesis": 0.3,
+      "narrow": 0.0,
       "workers": 0,
       "threads": 1,
       "prefetch": 4,

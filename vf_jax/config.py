@@ -96,6 +96,8 @@ class DataConfig:
     prefetch: batches that each reads ahead.
     cache_mib: unpacked chunks that each process keeps, over all cases.
     augment: what happens to crops on the device.
+    narrow: chance that a crop shows a narrower field of view than its scan:
+      beyond it there is air and nothing is known, as beyond a scan.
   """
 
   store: str
@@ -112,13 +114,15 @@ class DataConfig:
   prefetch: int
   cache_mib: int
   augment: AugmentConfig
+  narrow: float = 0.0
 
   def __post_init__(self) -> None:
     check_positive(self, "batch", "threads", "prefetch", group="data")
     check_not_negative(self, "workers", "cache_mib", group="data")
     check_probability(
-      self, "foreground", "levels", "lesions", "synthesis", group="data"
-    )
+      self, "foreground", "levels", "lesions", "synthesis", "narrow",
+      group="data",
+    )  # fmt: skip
     total = self.foreground + self.levels + self.lesions
     if total > 1 + 1e-6:
       raise ConfigError(

@@ -247,6 +247,62 @@ def test_seeds_and_places_come_from_the_generator(reader, drawn):
   assert len(seeds) == 20
 
 
+def seen_box(sample):
+  """First voxel that is not air, and the first after the last."""
+  places = np.argwhere(sample["image"] != -1024)
+  return places.min(axis=0), places.max(axis=0) + 1
+
+
+def test_a_narrower_view_ends_like_a_scan(stored):
+  size, lesion = (70, 60, 66), (35.0, 30.0, 33.0)
+  case = make_case(size, {"L1": lesion})
+  record = dataclasses.replace(
+    case.record,
+    annotates=("masks", "levels", "lesions"),
+    boxes=((*lesion, 16.0, 16.0, 16.0),),
+  )
+  image = np.full(size, 40, np.int16)
+  store = stored(dataclasses.replace(case, record=record, image=image))
+  reader = WindowReader(CROP, MARGIN, 0.0, False, ("drawn", SYNTHETIC))
+  narrow = dataclasses.replace(reader, narrow=1.0)
+  edges, told, silent = [], 0, 0
+  for seed in range(80):
+    plain = read(reader, store, 0, lesion, seed)
+    sample = read(narrow, store, 0, lesion, seed)
+    np.testing.assert_array_equal(sample["centres"], plain["centres"])
+    low, high = seen_box(sample)
+    box = tuple(slice(a, b) for a, b in zip(low, high))
+    assert (sample["image"][box] == plain["image"][box]).all()
+    np.testing.assert_array_equal(sample["labels"][box], plain["labels"][box])
+    hidden = np.ones(WINDOW, bool)
+    hidden[box] = False
+    assert (sample["labels"][hidden] == IGNORE).all()
+    place = sample["boxes"][0, :3]
+    inside = bool(((place >= low) & (place <= high - 1)).all())
+    assert sample["has_centre"].sum() == sample["box_mask"].sum() == inside
+    # An 8-voxel box whose centre is hidden and that is seen in part.
+    part = ((place + 4 >= low) & (place - 4 <= high - 1)).all() and not inside
+    assert sample["has_lesions"] == (not part)
+    told, silent = told + inside, silent + part
+    edges.append((high - low) / CROP)
+  assert told > 20 and silent > 5
+  assert (np.min(edges, axis=0) < 0.5).all()
+  assert (np.mean(edges, axis=0) > 0.6).all()
+
+
+def test_views_are_narrowed_as_often_as_asked_painted_ones_too(reader, drawn):
+  half = dataclasses.replace(reader, narrow=0.5)
+  count = 0
+  for seed in range(60):
+    plain, sample = (read(r, drawn, BACK, seed=seed) for r in (reader, half))
+    hidden = sample["labels"] == IGNORE
+    assert not (plain["labels"] == IGNORE).any()
+    assert (sample["tissue"][hidden] == tissues.OUTSIDE.code).all()
+    assert not sample["depth"][hidden].any()
+    count += bool(hidden.any())
+  assert 18 <= count <= 42
+
+
 def test_the_reader_of_an_experiment(changed, drawn, test_config):
   cases = [drawn.case(i) for i in range(5)]
   config = changed(synthesis=0.0)
@@ -254,6 +310,8 @@ def test_the_reader_of_an_experiment(changed, drawn, test_config):
   assert reader.crop == test_config.model.crop
   assert reader.margin == config.data.augment.margin > 0
   assert reader.paints  # one case has no image
+  assert reader.narrow == 0
+  assert window_reader(changed(narrow=0.3), DOMAINS, cases).narrow == 0.3
   assert not window_reader(config, DOMAINS, cases[1:]).paints
   painting = changed(synthesis=0.1)
   assert window_reader(painting, DOMAINS, cases[1:]).paints

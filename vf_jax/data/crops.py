@@ -31,6 +31,9 @@ SYNTHETIC = "synthetic"
 _REACH = (0.4, 0.25, 0.25)
 """How far a target lies from the middle of its crop at most, in crops."""
 
+_VIEW = ((0.4, 1.6), (0.4, 1.2), (0.4, 1.2))
+"""Edges of a narrower field of view, in crops; above 1 most are not seen."""
+
 
 @dataclasses.dataclass(frozen=True)
 class WindowReader:
@@ -43,6 +46,7 @@ class WindowReader:
       an image.
     paints: whether windows carry what painting needs.
     domains: names of domains; index = place.
+    narrow: chance that a window shows a narrower field of view than its scan.
   """
 
   crop: tuple[int, int, int]
@@ -50,6 +54,7 @@ class WindowReader:
   synthesis: float
   paints: bool
   domains: tuple[str, ...]
+  narrow: float = 0.0
 
   def __call__(
     self, case: StoredCase, target: Target, rng: np.random.Generator
@@ -85,7 +90,18 @@ class WindowReader:
     sample["has_lesions"] = np.bool_(
       "lesions" in record.annotates and complete and not painted
     )
-    return sample | _centres(record, start) | boxes
+    sample |= _centres(record, start) | boxes
+    if self.narrow and rng.random() < self.narrow:
+      _hide(sample, *self._view(rng), record.spacing_mm)
+    return sample
+
+  def _view(self, rng) -> tuple[np.ndarray, np.ndarray]:
+    """First voxel of a narrower field of view, and the first after it."""
+    crop = np.array(self.crop)
+    edge = np.rint(crop * [rng.uniform(*reach) for reach in _VIEW])
+    middle = (crop - 1) / 2 + rng.uniform(-1, 1, 3) * crop * _REACH
+    low = self.margin + np.rint(middle - edge / 2).astype(int)
+    return low, low + edge.astype(int)
 
   def _arrays(self, case, start, size, painted) -> dict[str, Any]:
     """Reads what this sample needs; the rest of its fields is empty."""
@@ -126,6 +142,36 @@ class WindowReader:
     return "tissue" in case.arrays and draw < self.synthesis
 
 
+def _hide(
+  sample: dict[str, Any],
+  low: np.ndarray,
+  high: np.ndarray,
+  spacing_mm: float,
+) -> None:
+  """Hides what lies outside a box of a window, as a scan's border does.
+
+  Bodies and lesions are told of where their centres are seen. Part of another
+  lesion is no healthy bone, so that nothing is said of lesions then.
+  """
+  hidden = np.ones(sample["labels"].shape, bool)
+  hidden[tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(low, high))] = False
+  fills = {"image": AIR_HU, "labels": IGNORE}
+  if sample["painted"]:
+    fills |= {"tissue": OUTSIDE.code, "depth": 0}
+  for name, fill in fills.items():
+    sample[name] = np.where(hidden, sample[name].dtype.type(fill), sample[name])
+
+  def reaches(places, half=0.0):
+    return ((places + half >= low) & (places - half <= high - 1)).all(axis=1)
+
+  sample["has_centre"] &= reaches(sample["centres"])
+  places, half = np.split(sample["boxes"], [3], axis=1)
+  touched = sample["box_mask"] & reaches(places, half / (2 * spacing_mm))
+  sample["box_mask"] = touched & reaches(places)
+  if (touched != sample["box_mask"]).any():
+    sample["has_lesions"] = np.bool_(False)
+
+
 def window_reader(
   config: Config, domains: tuple[str, ...], cases: Sequence[StoredCase]
 ) -> WindowReader:
@@ -149,6 +195,7 @@ def window_reader(
       for case in cases
     ),
     domains=domains,
+    narrow=config.data.narrow,
   )
 
 
