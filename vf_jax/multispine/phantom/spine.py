@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -29,6 +30,25 @@ VARIANTS: Mapping[str, float] = {
 }
 _STAND_IN = {"C7": "T1", "L1": "L2", "T13": "T12", "L6": "L5"}
 """Levels without a template of their own, and whose shape they borrow."""
+
+_PROPORTIONS: Mapping[str, tuple[float, float]] = {
+  "C3": (1.1, 1.0), "C4": (1.1, 1.0), "C5": (1.1, 1.0), "C6": (1.1, 1.0),
+  "C7": (0.87, 0.91), "T13": (1.02, 1.0), "L1": (1.0, 1.04), "L2": (1.02, 1.05),
+  "L6": (1.03, 1.0),
+}  # fmt: skip
+"""Width and depth of a body over those of the shape that stands for it.
+
+The models of C3 to C6 are slim; both subjects with an L2 have it smaller than
+their T12 and L3 let expect. C7, L1 and L2 follow the endplates of Panjabi et
+al. (1991 and 1992, Spine 16 and 17), T13 and L6 are our guess between or beyond
+their neighbours.
+"""
+
+_ROUGH = (*cervical.NAMES, "C7", "T1")
+"""Where few scans annotate pedicles, and roughly."""
+
+_BROAD = 0.12
+"""Clip of the log of a level's own breadth: annotations have outliers."""
 
 _LIKE = {"T13": "T12"}  # in the statistics
 
@@ -206,7 +226,6 @@ def draw_spine(
   for i, name in enumerate(names):
     near = [j for j in (i - 1, i) if 0 <= j < len(ways)]
     row = features.pedicles[_slot(name)]
-    # Pedicles of the neck are annotated in few scans, and roughly.
     turn = row[3:5] * (0.4 if name in cervical.NAMES else 1.0)
     axis = ways[1] if name == "C2" else ways[near].sum(axis=0)
     frame = _turn(level_frame(-axis), *turn)
@@ -216,9 +235,11 @@ def draw_spine(
     if name in fractures:
       tall = shape.interval_mm * size
     tall = np.clip(tall / shape.interval_mm, 0.75 * size, 1.3 * size)
-    wide = np.exp(row[0]) / shape.pedicle_mm[0]
-    wide = size * np.clip(wide / size, 0.9, 1.12)
-    deep = size * rng.uniform(0.95, 1.05)
+    breadth = row[0] - statistics.pedicle_mean[_slot(name), 0]
+    wide, deep = _PROPORTIONS.get(name, (1.0, 1.0))
+    whole = size * _subject_factors().get(shape.source, 1.0)
+    wide *= whole * _broad(name, breadth, size)
+    deep *= whole * rng.uniform(0.95, 1.05)
     vertebrae.append(
       Vertebra(
         name,
@@ -247,6 +268,42 @@ def _seat_atlas(atlas, axis, rng) -> Vertebra:
   return dataclasses.replace(
     atlas, centre=centre, frame=frame, scale=axis.scale
   )
+
+
+def _broad(name: str, deviation: float, size: float) -> float:
+  """How much wider this patient's level is than its size alone says.
+
+  Where a pedicle's point lies is another thing at every level and in every
+  template, so only deviations from the level's own mean are of use.
+
+  Args:
+    name: of the level.
+    deviation: of the pedicles' log half width from its mean.
+    size: of the patient.
+
+  Returns:
+    Factor around 1.
+  """
+  trust = 0.4 if name in _ROUGH else 1.0
+  local = trust * (deviation - np.log(size))
+  return float(np.exp(np.clip(local, -_BROAD, _BROAD)))
+
+
+@functools.cache
+def _subject_factors() -> Mapping[str, float]:
+  """What brings the templates of a subject to the size of the mean subject.
+
+  Returns:
+    Source -> factor; subjects are compared by the cross-sections of the
+    bodies that they share with others.
+  """
+  found: dict[str, list[float]] = {}
+  for several in load_templates().values():
+    logs = np.log([t.half_mm for t in several]).mean(axis=1)
+    if len(several) > 1:
+      for template, value in zip(several, logs):
+        found.setdefault(template.source, []).append(logs.mean() - value)
+  return {s: float(np.exp(np.mean(v))) for s, v in found.items()}
 
 
 def _slot(name: str) -> int:
