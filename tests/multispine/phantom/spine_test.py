@@ -97,6 +97,22 @@ def test_fractures_shorten_and_bend_the_spine():
   assert kyphosis(hurt) > kyphosis(whole) + 0.05
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fracture_takes_its_loss_from_the_way_and_nothing_from_bones(seed):
+  whole = _spine(seed)
+  hurt = _spine(seed, fractures={"L1": Fracture("crush", 3, 0.5)})
+  for before, after in zip(whole.vertebrae, hurt.vertebrae):
+    np.testing.assert_allclose(after.half_mm, before.half_mm)
+
+  def way(spine):
+    places = [_bone(spine, name).centre for name in ("T12", "L1", "L2")]
+    return sum(np.linalg.norm(b - a) for a, b in itertools.pairwise(places))
+
+  # Half of the patient's own body, not of the template's.
+  lost = 0.5 * 2 * _bone(whole, "L1").half_mm[2]
+  assert way(whole) - way(hurt) == pytest.approx(lost, rel=0.01)
+
+
 def test_sacrum_hangs_below_the_last_vertebra():
   for variant in ("usual", "L6"):
     spine = _spine(3, variant)

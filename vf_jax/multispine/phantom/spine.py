@@ -215,13 +215,27 @@ def draw_spine(
   lengths, sagittal, coronal = _intervals(names, features)
   usual = statistics.mean[: 3 * (len(SLOTS) - 1) : 3]
   size = float(np.exp(np.mean(features.intervals[6:, 0] - usual[6:])))
-  _yield_to_fractures(names, shapes, fractures, lengths, sagittal)
+  shrink = rng.uniform(0.97, 1.03)  # thinner or thicker discs
+  # Fractures shorten the way; bones keep the heights of before.
+  tall = {
+    name: np.clip(
+      lengths[max(i - 1, 0) : i + 1].mean()
+      * (shrink / shapes[name].interval_mm),
+      0.75 * size,
+      1.3 * size,
+    )
+    for i, name in enumerate(names)
+  }
+  for name, fracture in fractures.items():
+    _yield_to_fracture(
+      names.index(name), shapes[name], fracture, tall[name], size, lengths,
+      sagittal,
+    )  # fmt: skip
   ways = np.stack([np.tan(coronal), np.tan(sagittal), -np.ones(len(lengths))])
   ways = (ways / np.linalg.norm(ways, axis=0)).T
   centres = np.concatenate(
     [np.zeros((1, 3)), np.cumsum(ways * lengths[:, None], axis=0)]
   )
-  shrink = rng.uniform(0.97, 1.03)  # thinner or thicker discs
   vertebrae = []
   for i, name in enumerate(names):
     near = [j for j in (i - 1, i) if 0 <= j < len(ways)]
@@ -230,11 +244,6 @@ def draw_spine(
     axis = ways[1] if name == "C2" else ways[near].sum(axis=0)
     frame = _turn(level_frame(-axis), *turn)
     shape = shapes[name]
-    # A fracture shortens the way; the bone itself has its full size.
-    tall = np.mean([lengths[j] for j in near]) * shrink
-    if name in fractures:
-      tall = shape.interval_mm * size
-    tall = np.clip(tall / shape.interval_mm, 0.75 * size, 1.3 * size)
     breadth = row[0] - statistics.pedicle_mean[_slot(name), 0]
     wide, deep = _PROPORTIONS.get(name, (1.0, 1.0))
     whole = size * _subject_factors().get(shape.source, 1.0)
@@ -246,7 +255,7 @@ def draw_spine(
         shape,
         centres[i],
         frame,
-        np.array([wide, deep, tall]),
+        np.array([wide, deep, tall[name]]),
         float(rng.normal(0, 0.05)),
         fractures.get(name),
       )
@@ -336,20 +345,20 @@ def _pick_shapes(rng, names) -> dict[str, Template]:
   return shapes
 
 
-def _yield_to_fractures(names, shapes, fractures, lengths, sagittal) -> None:
-  """Shortens the intervals next to fractures and bends the spine there."""
-  for name, fracture in fractures.items():
-    i = names.index(name)
-    shape = shapes[name]
-    lost = fracture.mean_loss * shape.height_mm
-    kink = fracture.wedge * shape.height_mm / (2 * shape.half_mm[1])
-    for way in range(len(lengths)):
-      above = way < i
-      away = i - 1 - way if above else way - i
-      if away == 0:
-        lengths[way] -= lost / 2
-      bend = 0.35 * kink * max(0.0, 1 - away / 5)
-      sagittal[way] += -bend if above else bend
+def _yield_to_fracture(
+  i, shape, fracture, tall, size, lengths, sagittal
+) -> None:
+  """Shortens the ways next to the i-th bone and bends the spine there."""
+  lost = fracture.mean_loss * shape.height_mm * tall
+  kink = fracture.wedge * shape.height_mm * tall
+  kink /= 2 * shape.half_mm[1] * size
+  for way in range(len(lengths)):
+    above = way < i
+    away = i - 1 - way if above else way - i
+    if away == 0:
+      lengths[way] -= lost / 2
+    bend = 0.35 * kink * max(0.0, 1 - away / 5)
+    sagittal[way] += -bend if above else bend
   np.clip(sagittal, -1.0, 1.0, out=sagittal)
 
 
