@@ -145,6 +145,12 @@ def test_bodies_grow_wider_downwards():
   assert halves["L1"][:, 1].mean() >= halves["T12"][:, 1].mean()
 
 
+def test_bodies_grow_narrower_from_t1_to_t4_without_a_step():
+  wide = [_halves()[name][:, 0].mean() for name in ("T1", "T2", "T3", "T4")]
+  for upper, lower in itertools.pairwise(wide):
+    assert 0.92 * upper < lower < upper
+
+
 @pytest.mark.parametrize(
   ("name", "low", "high"),
   # Waists: endplates are about 10 % wider (Panjabi et al.).

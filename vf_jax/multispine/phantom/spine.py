@@ -33,15 +33,15 @@ _STAND_IN = {"C7": "T1", "L1": "L2", "T13": "T12", "L6": "L5"}
 
 _PROPORTIONS: Mapping[str, tuple[float, float]] = {
   "C3": (1.1, 1.0), "C4": (1.1, 1.0), "C5": (1.1, 1.0), "C6": (1.1, 1.0),
-  "C7": (0.87, 0.91), "T13": (1.02, 1.0), "L1": (1.0, 1.04), "L2": (1.02, 1.05),
-  "L6": (1.03, 1.0),
+  "C7": (0.87, 0.91), "T2": (0.97, 1.0), "T3": (1.05, 1.0), "T13": (1.02, 1.0),
+  "L1": (1.0, 1.04), "L2": (1.02, 1.05), "L6": (1.03, 1.0),
 }  # fmt: skip
 """Width and depth of a body over those of the shape that stands for it.
 
 The models of C3 to C6 are slim; both subjects with an L2 have it smaller than
-their T12 and L3 let expect. C7, L1 and L2 follow the endplates of Panjabi et
-al. (1991 and 1992, Spine 16 and 17), T13 and L6 are our guess between or beyond
-their neighbours.
+their T12 and L3 let expect, and T2 and T3 lie a step apart. C7, T2, T3, L1 and
+L2 follow the endplates of Panjabi et al. (1991 and 1992, Spine 16 and 17), T13
+and L6 are our guess between or beyond their neighbours.
 """
 
 _ROUGH = (*cervical.NAMES, "C7", "T1")
