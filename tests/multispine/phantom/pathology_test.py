@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vf_jax.multispine.phantom.bone import draw_density
 from vf_jax.multispine.phantom.pathology import (
+  FRACTURED_PATIENTS,
   GRADES,
   Fracture,
   draw_fractures,
@@ -67,6 +69,16 @@ def test_fractures_keep_their_grades_and_depend_on_density():
       low, high = GRADES[fracture.grade][1:]
       assert low <= fracture.loss <= high
   assert draw_fractures(rng, ("C3", "C4"), 60.0, 9.0) == {}
+
+
+def test_as_many_patients_are_fractured_as_stated():
+  rng = np.random.default_rng(1)
+  drawn = [
+    draw_fractures(rng, _NAMES, draw_density(rng).trabecular_hu)
+    for _ in range(6000)
+  ]
+  share = np.mean([bool(found) for found in drawn])
+  assert share == pytest.approx(FRACTURED_PATIENTS, abs=0.02)
 
 
 def test_lesions_have_both_kinds_and_may_be_absent():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -96,6 +97,22 @@ def test_fractures_shorten_and_bend_the_spine():
   assert kyphosis(hurt) > kyphosis(whole) + 0.05
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fracture_takes_its_loss_from_the_way_and_nothing_from_bones(seed):
+  whole = _spine(seed)
+  hurt = _spine(seed, fractures={"L1": Fracture("crush", 3, 0.5)})
+  for before, after in zip(whole.vertebrae, hurt.vertebrae):
+    np.testing.assert_allclose(after.half_mm, before.half_mm)
+
+  def way(spine):
+    places = [_bone(spine, name).centre for name in ("T12", "L1", "L2")]
+    return sum(np.linalg.norm(b - a) for a, b in itertools.pairwise(places))
+
+  # Half of the patient's own body, not of the template's.
+  lost = 0.5 * 2 * _bone(whole, "L1").half_mm[2]
+  assert way(whole) - way(hurt) == pytest.approx(lost, rel=0.01)
+
+
 def test_sacrum_hangs_below_the_last_vertebra():
   for variant in ("usual", "L6"):
     spine = _spine(3, variant)
@@ -104,3 +121,69 @@ def test_sacrum_hangs_below_the_last_vertebra():
     assert spine.sacrum.depth(*[np.array([c]) for c in place])[0, 0, 0] > 0
     assert place[2] < last.centre[2] - 10
     assert spine.sacrum.code == 26
+
+
+@functools.cache
+def _halves():
+  """Level -> half width, depth, height (mm) and breadth in 50 spines."""
+  found = {}
+  for seed in range(50):
+    spine = _spine(seed)
+    for bone in spine.vertebrae:
+      breadth = bone.scale[0] / spine.size
+      found.setdefault(bone.name, []).append([*bone.half_mm, breadth])
+  return {name: np.array(rows) for name, rows in found.items()}
+
+
+def test_bodies_grow_wider_downwards():
+  halves = _halves()
+  names = level_names("usual")
+  wide = [2 * halves[n][:, 0].mean() for n in names[names.index("T4") :]]
+  for upper, lower in itertools.pairwise(wide):
+    assert lower > 0.98 * upper
+  assert halves["L1"][:, 0].mean() >= halves["T12"][:, 0].mean()
+  assert halves["L1"][:, 1].mean() >= halves["T12"][:, 1].mean()
+
+
+def test_bodies_grow_narrower_from_t1_to_t4_without_a_step():
+  wide = [_halves()[name][:, 0].mean() for name in ("T1", "T2", "T3", "T4")]
+  for upper, lower in itertools.pairwise(wide):
+    assert 0.92 * upper < lower < upper
+
+
+@pytest.mark.parametrize(
+  ("name", "low", "high"),
+  # Waists: endplates are about 10 % wider (Panjabi et al.).
+  [
+    ("C7", 22, 26), ("T1", 26, 30), ("T4", 22, 26), ("T8", 26, 30),
+    ("T12", 34, 39), ("L1", 35, 40), ("L3", 36, 42), ("L5", 41, 47),
+  ],
+)  # fmt: skip
+def test_bodies_are_as_wide_as_anatomy_says(name, low, high):
+  assert low < 2 * _halves()[name][:, 0].mean() < high
+
+
+def test_widths_vary_without_piling_up_at_their_clips():
+  for name, rows in _halves().items():
+    # Free draws never repeat; clipped ones do, once for every template.
+    counts = np.unique(np.round(rows[:, 3], 6), return_counts=True)[1]
+    assert counts[counts > 1].sum() <= 0.2 * len(rows), name
+
+
+def test_no_subject_gives_larger_bones_than_others():
+  sections = {}
+  for seed in range(50):
+    spine = _spine(seed)
+    for bone in spine.vertebrae[6:]:
+      section = np.log(bone.half_mm[:2] / spine.size).mean()
+      found = sections.setdefault(bone.name, {})
+      found.setdefault(bone.template.source, []).append(section)
+  apart = {}
+  for found in sections.values():
+    means = {source: np.mean(values) for source, values in found.items()}
+    for source, value in means.items():
+      if len(means) > 1:
+        usual = np.mean(list(means.values()))
+        apart.setdefault(source, []).append(value - usual)
+  for source, values in apart.items():
+    assert abs(np.mean(values)) < 0.02, source

@@ -73,7 +73,8 @@ class Rates:
 
   Attributes:
     variants: share with each variant.
-    fractured_patients: share with fractures, at usual density.
+    fractured_patients: share with fractures, of those with a level below T3
+      in view.
     lesioned_patients: share with lesions.
   """
 

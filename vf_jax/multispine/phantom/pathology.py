@@ -13,7 +13,11 @@ from vf_jax.multispine.phantom.points import Triple
 
 FRACTURED_PATIENTS = 0.30
 """VerSe'19 grades (HealthiVert table): 91 of 138 scans, an osteoporosis set;
-fewer here, as screening scans are part of what the phantom stands for."""
+fewer here, as screening scans are part of what the phantom stands for. Of
+patients with a level in view that breaks, over all densities of `bone`."""
+
+_MEAN_ODDS = 0.84
+"""What `_fragility` is on average over `bone.draw_density`."""
 
 GRADES: Mapping[int, tuple[float, float, float]] = {
   # grade -> share among fractures in VerSe'19 (141, 96, 51), height lost
@@ -125,13 +129,14 @@ def draw_fractures(
     rng: the draw.
     names: levels that may be seen.
     density: trabecular HU; thin bone breaks more often.
-    rate: share of patients with any.
+    rate: share with any among patients of all densities that have a level
+      below T3 in `names`.
 
   Returns:
     Level name -> fracture.
   """
   prone = [name for name in names if name in _PRONE]
-  chance = rate * np.clip(1.9 - density / 140, 0.3, 1.8)
+  chance = rate * _fragility(density) / _MEAN_ODDS
   if not prone or rng.random() >= chance:
     return {}
   count = min(1 + rng.geometric(0.55) - 1, 5, len(prone))
@@ -146,6 +151,11 @@ def draw_fractures(
     loss = float(rng.uniform(*GRADES[grade][1:]))
     found[prone[pick]] = Fracture(kind, grade, loss, float(rng.random()))
   return found
+
+
+def _fragility(density: float) -> float:
+  """How often bone of a trabecular HU breaks, against that of 126 HU."""
+  return float(np.clip(1.9 - density / 140, 0.3, 1.8))
 
 
 def draw_lesions(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -29,6 +30,25 @@ VARIANTS: Mapping[str, float] = {
 }
 _STAND_IN = {"C7": "T1", "L1": "L2", "T13": "T12", "L6": "L5"}
 """Levels without a template of their own, and whose shape they borrow."""
+
+_PROPORTIONS: Mapping[str, tuple[float, float]] = {
+  "C3": (1.1, 1.0), "C4": (1.1, 1.0), "C5": (1.1, 1.0), "C6": (1.1, 1.0),
+  "C7": (0.87, 0.91), "T2": (0.97, 1.0), "T3": (1.05, 1.0), "T13": (1.02, 1.0),
+  "L1": (1.0, 1.04), "L2": (1.02, 1.05), "L6": (1.03, 1.0),
+}  # fmt: skip
+"""Width and depth of a body over those of the shape that stands for it.
+
+The models of C3 to C6 are slim; both subjects with an L2 have it smaller than
+their T12 and L3 let expect, and T2 and T3 lie a step apart. C7, T2, T3, L1 and
+L2 follow the endplates of Panjabi et al. (1991 and 1992, Spine 16 and 17), T13
+and L6 are our guess between or beyond their neighbours.
+"""
+
+_ROUGH = (*cervical.NAMES, "C7", "T1")
+"""Where few scans annotate pedicles, and roughly."""
+
+_BROAD = 0.12
+"""Clip of the log of a level's own breadth: annotations have outliers."""
 
 _LIKE = {"T13": "T12"}  # in the statistics
 
@@ -195,37 +215,47 @@ def draw_spine(
   lengths, sagittal, coronal = _intervals(names, features)
   usual = statistics.mean[: 3 * (len(SLOTS) - 1) : 3]
   size = float(np.exp(np.mean(features.intervals[6:, 0] - usual[6:])))
-  _yield_to_fractures(names, shapes, fractures, lengths, sagittal)
+  shrink = rng.uniform(0.97, 1.03)  # thinner or thicker discs
+  # Fractures shorten the way; bones keep the heights of before.
+  tall = {
+    name: np.clip(
+      lengths[max(i - 1, 0) : i + 1].mean()
+      * (shrink / shapes[name].interval_mm),
+      0.75 * size,
+      1.3 * size,
+    )
+    for i, name in enumerate(names)
+  }
+  for name, fracture in fractures.items():
+    _yield_to_fracture(
+      names.index(name), shapes[name], fracture, tall[name], size, lengths,
+      sagittal,
+    )  # fmt: skip
   ways = np.stack([np.tan(coronal), np.tan(sagittal), -np.ones(len(lengths))])
   ways = (ways / np.linalg.norm(ways, axis=0)).T
   centres = np.concatenate(
     [np.zeros((1, 3)), np.cumsum(ways * lengths[:, None], axis=0)]
   )
-  shrink = rng.uniform(0.97, 1.03)  # thinner or thicker discs
   vertebrae = []
   for i, name in enumerate(names):
     near = [j for j in (i - 1, i) if 0 <= j < len(ways)]
     row = features.pedicles[_slot(name)]
-    # Pedicles of the neck are annotated in few scans, and roughly.
     turn = row[3:5] * (0.4 if name in cervical.NAMES else 1.0)
     axis = ways[1] if name == "C2" else ways[near].sum(axis=0)
     frame = _turn(level_frame(-axis), *turn)
     shape = shapes[name]
-    # A fracture shortens the way; the bone itself has its full size.
-    tall = np.mean([lengths[j] for j in near]) * shrink
-    if name in fractures:
-      tall = shape.interval_mm * size
-    tall = np.clip(tall / shape.interval_mm, 0.75 * size, 1.3 * size)
-    wide = np.exp(row[0]) / shape.pedicle_mm[0]
-    wide = size * np.clip(wide / size, 0.9, 1.12)
-    deep = size * rng.uniform(0.95, 1.05)
+    breadth = row[0] - statistics.pedicle_mean[_slot(name), 0]
+    wide, deep = _PROPORTIONS.get(name, (1.0, 1.0))
+    whole = size * _subject_factors().get(shape.source, 1.0)
+    wide *= whole * _broad(name, breadth, size)
+    deep *= whole * rng.uniform(0.95, 1.05)
     vertebrae.append(
       Vertebra(
         name,
         shape,
         centres[i],
         frame,
-        np.array([wide, deep, tall]),
+        np.array([wide, deep, tall[name]]),
         float(rng.normal(0, 0.05)),
         fractures.get(name),
       )
@@ -247,6 +277,42 @@ def _seat_atlas(atlas, axis, rng) -> Vertebra:
   return dataclasses.replace(
     atlas, centre=centre, frame=frame, scale=axis.scale
   )
+
+
+def _broad(name: str, deviation: float, size: float) -> float:
+  """How much wider this patient's level is than its size alone says.
+
+  Where a pedicle's point lies is another thing at every level and in every
+  template, so only deviations from the level's own mean are of use.
+
+  Args:
+    name: of the level.
+    deviation: of the pedicles' log half width from its mean.
+    size: of the patient.
+
+  Returns:
+    Factor around 1.
+  """
+  trust = 0.4 if name in _ROUGH else 1.0
+  local = trust * (deviation - np.log(size))
+  return float(np.exp(np.clip(local, -_BROAD, _BROAD)))
+
+
+@functools.cache
+def _subject_factors() -> Mapping[str, float]:
+  """What brings the templates of a subject to the size of the mean subject.
+
+  Returns:
+    Source -> factor; subjects are compared by the cross-sections of the
+    bodies that they share with others.
+  """
+  found: dict[str, list[float]] = {}
+  for several in load_templates().values():
+    logs = np.log([t.half_mm for t in several]).mean(axis=1)
+    if len(several) > 1:
+      for template, value in zip(several, logs):
+        found.setdefault(template.source, []).append(logs.mean() - value)
+  return {s: float(np.exp(np.mean(v))) for s, v in found.items()}
 
 
 def _slot(name: str) -> int:
@@ -279,20 +345,20 @@ def _pick_shapes(rng, names) -> dict[str, Template]:
   return shapes
 
 
-def _yield_to_fractures(names, shapes, fractures, lengths, sagittal) -> None:
-  """Shortens the intervals next to fractures and bends the spine there."""
-  for name, fracture in fractures.items():
-    i = names.index(name)
-    shape = shapes[name]
-    lost = fracture.mean_loss * shape.height_mm
-    kink = fracture.wedge * shape.height_mm / (2 * shape.half_mm[1])
-    for way in range(len(lengths)):
-      above = way < i
-      away = i - 1 - way if above else way - i
-      if away == 0:
-        lengths[way] -= lost / 2
-      bend = 0.35 * kink * max(0.0, 1 - away / 5)
-      sagittal[way] += -bend if above else bend
+def _yield_to_fracture(
+  i, shape, fracture, tall, size, lengths, sagittal
+) -> None:
+  """Shortens the ways next to the i-th bone and bends the spine there."""
+  lost = fracture.mean_loss * shape.height_mm * tall
+  kink = fracture.wedge * shape.height_mm * tall
+  kink /= 2 * shape.half_mm[1] * size
+  for way in range(len(lengths)):
+    above = way < i
+    away = i - 1 - way if above else way - i
+    if away == 0:
+      lengths[way] -= lost / 2
+    bend = 0.35 * kink * max(0.0, 1 - away / 5)
+    sagittal[way] += -bend if above else bend
   np.clip(sagittal, -1.0, 1.0, out=sagittal)
 
 

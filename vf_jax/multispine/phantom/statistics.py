@@ -93,6 +93,12 @@ class SpineStatistics:
   own: Float64[np.ndarray, " features"]
   counts: Float64[np.ndarray, " features"]
 
+  @property
+  def pedicle_mean(self) -> Float64[np.ndarray, "levels 5"]:
+    """Rows of `PEDICLE` by levels of `SLOTS`; mm (log half width), radians."""
+    cut = _INTERVALS * len(INTERVAL)
+    return self.mean[cut:].reshape(len(SLOTS), len(PEDICLE))
+
   def sample(self, rng: np.random.Generator) -> SpineFeatures:
     """Draws a spine.
 
