@@ -240,9 +240,12 @@ def _frame(spine, habitus, span, spacing_mm, margin_mm):
   low = np.array([(middle - wide).min() - 10, back.min() - 10, foot])
   high = np.array([(middle + wide).max() + 10, front.max() + 10, top])
   if top > spine.vertebrae[1].centre[2]:
-    atlas = spine.vertebrae[0].centre[:2]
-    low[:2] = np.minimum(low[:2], atlas - np.array([95, 110]))
-    high[:2] = np.maximum(high[:2], atlas + np.array([95, 135]))
+    atlas = spine.vertebrae[0]
+    # The head nods with C1: its middle may lie far ahead of the neck.
+    vault = atlas.centre + atlas.frame @ np.array([0.0, 0.0, 75.0])
+    for place, ahead in ((atlas.centre, 135), (vault, 110)):
+      low[:2] = np.minimum(low[:2], place[:2] - np.array([95, 110]))
+      high[:2] = np.maximum(high[:2], place[:2] + np.array([95, ahead]))
   counts = np.ceil((high - low) / (2 * spacing_mm)).astype(int)
   shape = (int(counts[0]), int(counts[1]), int(counts[2]))
   canvas = Canvas(low + spacing_mm / 2, shape, 2 * spacing_mm)

@@ -24,6 +24,12 @@ SOURCE = "model"
 ATLAS_MM = np.array([0.0, 5.5, 17.5])
 """Centre of C1 in the frame of C2."""
 
+DENS_TIP_MM = np.array([0.0, -1.5, 27.8])
+"""Tip of the dens in the frame of C2."""
+
+LATERAL_MASS_MM = np.array([17.0, -13.0, 6.5])
+"""Top of the right lateral mass in the frame of C1."""
+
 NAMES = ("C1", "C2", "C3", "C4", "C5", "C6")
 
 

@@ -263,7 +263,7 @@ def canal(canvas: Canvas, spine: Spine) -> None:
   """
   bones = spine.vertebrae
   path = [b.to_world(np.array([0.0, b.template.canal_mm, 0.0])) for b in bones]
-  path.insert(0, path[0] + np.array([0, 4, 32]))
+  path.insert(0, path[0] + bones[0].frame @ np.array([0.0, 4.0, 32.0]))
   path.append(path[-1] + (path[-1] - path[-2]) * 0.9)
   knots = np.array(path)
   steps = np.linspace(0, len(knots) - 1, 8 * len(knots))
@@ -272,7 +272,9 @@ def canal(canvas: Canvas, spine: Spine) -> None:
   )
   wide = np.interp(steps, [0, 6, 8, 19, 25], [11, 9.0, 8.5, 9.5, 10.5])
   wide *= spine.size
-  canvas.tube(line, wide + 1.5, tissues.FAT, -70.0)
+  # Epidural fat ends below the skull, the fluid goes on.
+  outer = slice(int(np.searchsorted(steps, 1.0)), None)
+  canvas.tube(line[outer], wide[outer] + 1.5, tissues.FAT, -70.0)
   canvas.tube(line, wide - 1.0, tissues.UNKNOWN, 14.0)
   end = int(np.searchsorted(steps, 21.0))  # the cord ends at L1
   canvas.tube(line[:end], wide[:end] * 0.55, tissues.UNKNOWN, 42.0)

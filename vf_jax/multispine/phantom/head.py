@@ -7,78 +7,117 @@ import numpy as np
 
 from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom.canvas import FAR_MM, Canvas, smooth_noise
+from vf_jax.multispine.phantom.cervical import DENS_TIP_MM, LATERAL_MASS_MM
 from vf_jax.multispine.phantom.spine import Spine
 
-_BRAIN_HU = 35.0
+_BRAIN_HU, _FLUID_HU = 35.0, 10.0
+# In the skull's own frame, mm of a patient of usual size.
+_BASION = np.array([0.0, -6.0, 9.5])
+_HOLE_MM = 17.5  # half the length of the foramen magnum
+_HOLE_Y = _BASION[1] - _HOLE_MM
+_JOINT_MM = 1.5  # between condyle and C1
 
 
 def head(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None:
   """Draws what is above C1 and in front of C2.
 
+  The basion hangs over the tip of the dens, the condyles stand on C1, and the
+  canal goes on through the foramen magnum.
+
   Args:
     canvas: gets bone and soft tissue.
     spine: the skull sits on its first vertebra.
-    rng: for size and tilt.
+    rng: for size and for the height above the dens.
   """
   atlas, axis = spine.vertebrae[0], spine.vertebrae[1]
   if canvas.z[-1] < axis.centre[2] - 40:
     return
   size = spine.size * rng.uniform(0.95, 1.05)
   frame = atlas.frame
+  tip = axis.to_world(DENS_TIP_MM)
+  basion = tip + frame[:, 2] * rng.uniform(5.5, 8.0)
+  basion -= frame[:, 0] * (frame[:, 0] @ (basion - atlas.centre))
 
   def at(x, y, z):
-    return atlas.centre + frame @ (np.array([x, y, z], float) * size)
+    return basion + frame @ ((np.array([x, y, z], float) - _BASION) * size)
 
-  centre = at(0, 8, 82)
-  radii = np.array([72, 92, 76]) * size
-  box = canvas.box(centre - radii - 14, centre + radii + 14)
-  if box is not None:
-    x, y, z = canvas.local(box, centre)
-    a, b, c = (np.float32(r) for r in radii)
-    radius = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
-    depth = (1 - radius) * c
-    new = (depth > -7) & (canvas.tissue[box] == tissues.OUTSIDE.code)
-    canvas.tissue[box][new] = tissues.FAT.code
-    canvas.hu[box][new] = -60.0
-    brain = depth > 5
-    canvas.tissue[box][brain] = tissues.ORGAN.code
-    canvas.hu[box][brain] = _BRAIN_HU
-    wall = 3.2 - np.abs(depth - 3.2)
-    canvas.add_bone(box, np.maximum(wall, -FAR_MM))
-  _base(canvas, at, size, frame, rng)
-  _face(canvas, at, size)
-
-
-def _base(canvas, at, size, frame, rng) -> None:
-  """Thick bone around the foramen magnum, with the petrous parts."""
-  low, high = at(-75, -75, 4), at(75, 75, 60)
-  box = canvas.box(np.minimum(low, high) - 20, np.maximum(low, high) + 20)
-  if box is not None:
-    x, y, z = canvas.local(box, at(0, 0, 0))
-    parts = [
-      frame[0, i] * x + frame[1, i] * y + frame[2, i] * z for i in range(3)
-    ]
-    u, v, w = (p / np.float32(size) for p in parts)
-    rough = smooth_noise(u.shape, 5, rng)
-    # A bowl that rises from the hole to the sides and to the front.
-    bowl = 14 + 0.0042 * u**2 + 0.0035 * (v + 15) ** 2
-    floor = 4.5 - np.abs(w - bowl) + 1.2 * rough
-    hole = np.hypot(u / 0.9, v + 16) - 17
-    extent = 62 - np.hypot(u, (v + 5) * 0.8)
-    canvas.add_bone(
-      box, np.minimum(np.minimum(floor, hole), extent).astype(np.float32)
-    )
+  _skull(canvas, at, size, frame, rng)
   for side in (-1.0, 1.0):
-    canvas.bone_ellipsoid(at(side * 18, -4, 11), np.array([7, 10, 5]) * size)
+    _condyle(canvas, atlas, basion, side, size)
     canvas.bone_ellipsoid(at(side * 45, 2, 26), np.array([24, 11, 12]) * size)
     mastoid = at(side * 54, -4, 10)
-    canvas.bone_ellipsoid(mastoid, np.array([12, 14, 18]) * size)
+    canvas.bone_ellipsoid(mastoid, np.array([12, 14, 15]) * size)
     for _ in range(8):
       cell = mastoid + rng.uniform(-9, 9, 3)
       canvas.ellipsoid(cell, (3, 3, 3), tissues.GAS, -800.0)
       cut = canvas.box(cell - 3, cell + 3)
       if cut is not None:
         canvas.bone[cut] = -2.0
+  _face(canvas, at, size)
+
+
+def _skull(canvas, at, size, frame, rng) -> None:
+  """Scalp, vault, base and brain; the foramen magnum is open."""
+  centre = at(0, -2, 80)
+  radii = np.array([72, 88, 80]) * size
+  box = canvas.box(centre - radii.max() - 14, centre + radii.max() + 14)
+  if box is None:
+    return
+  x, y, z = canvas.local(box, at(0, 0, 0))
+  u, v, w = (
+    (row[0] * x + row[1] * y + row[2] * z) / np.float32(size)
+    for row in frame.T.astype(np.float32)
+  )
+  a, b, c = (np.float32(r) for r in radii / size)
+  vault = 1 - np.sqrt((u / a) ** 2 + ((v + 2) / b) ** 2 + ((w - 80) / c) ** 2)
+  vault *= np.float32(radii[2])
+  new = (vault > -7) & (canvas.tissue[box] == tissues.OUTSIDE.code)
+  canvas.tissue[box][new] = tissues.FAT.code
+  canvas.hu[box][new] = -60.0
+  above = (w - _underside(u, v)) * np.float32(size)
+  depth = np.minimum(vault, above)
+  across = np.hypot(u * np.float32(1.1), v - np.float32(_HOLE_Y))
+  hole = (across - np.float32(_HOLE_MM)) * np.float32(size)
+  fluid = (hole < 0) & (above > -3) & (above < 12)
+  canvas.paint(box, depth > 5, tissues.ORGAN, _BRAIN_HU)
+  canvas.paint(box, fluid, tissues.UNKNOWN, _FLUID_HU)
+  wall = 3.2 - np.abs(depth - 3.2)
+  # The base is thicker than the vault.
+  rough = np.float32(0.6) * smooth_noise(u.shape, 5, rng)
+  base = np.minimum(4.5 - np.abs(above - 4.5) + rough, vault)
+  base = np.minimum(base, 62 - np.hypot(u, (v + 5) * np.float32(0.8)))
+  bone = np.maximum(wall, base)
+  # The bore ends inside the skull; the vault over it is whole.
+  bone = np.where(above < 25, np.minimum(bone, hole), bone)
+  canvas.add_bone(box, np.maximum(bone, -FAR_MM).astype(np.float32))
+
+
+def _underside(u, v):
+  """Height of the skull's lower face: flat around the hole, a clivus ahead."""
+  clivus = 0.9 * np.clip(v - _BASION[1], 0, 36) * np.exp(-((u / 30) ** 2))
+  front = 0.5 * np.clip(v - 25, 0, 50)
+  behind = 0.0035 * np.minimum(v - _HOLE_Y, 0) ** 2
+  return (_BASION[2] + 0.0042 * u**2 + clivus + front + behind).astype(
+    np.float32
+  )
+
+
+def _condyle(canvas, atlas, basion, side, size) -> None:
+  """Fills what is between the base and a lateral mass, but for the joint."""
+  foot = atlas.to_world(LATERAL_MASS_MM * (side, 1, 1))
+  up = atlas.frame[:, 2]
+  rise = float(up @ (basion - foot)) + 3.0
+  radii = np.array([7 * size, 11 * size, rise / 2 + 1.5])
+  centre = foot + up * (rise / 2)
+  box = canvas.box(centre - radii.max() - 3, centre + radii.max() + 3)
+  if box is None:
+    return
+  x, y, z = canvas.local(box, centre)
+  turn = (atlas.frame / radii).T.astype(np.float32)
+  square = sum((row[0] * x + row[1] * y + row[2] * z) ** 2 for row in turn)
+  depth = (1 - np.sqrt(square)) * np.float32(radii.min())
+  below = atlas.depth(canvas.x[box[0]], canvas.y[box[1]], canvas.z[box[2]])
+  canvas.add_bone(box, np.minimum(depth, -below - np.float32(_JOINT_MM)))
 
 
 def _face(canvas, at, size) -> None:
@@ -97,7 +136,7 @@ def _face(canvas, at, size) -> None:
     )
     canvas.tissue[box][new] = tissues.MUSCLE.code
     canvas.hu[box][new] = 50.0
-  half = [(50, 22, 18), (49, 26, -20), (46, 38, -38), (32, 72, -42)]
+  half = [(50, 22, 14), (49, 26, -20), (46, 38, -38), (32, 72, -42)]
   left = [at(-x, y, z) for x, y, z in half]
   right = [at(*spot) for spot in reversed(half)]
   jaw = np.array([*left, at(0, 90, -42), *right])
