@@ -67,6 +67,29 @@ class Fracture:
     """Height lost in front more than behind."""
     return self.loss if self.kind == "wedge" else 0.0
 
+  def keep(
+    self,
+    side: Float32[np.ndarray, "*shape"],
+    front: Float32[np.ndarray, "*shape"],
+  ) -> Float32[np.ndarray, "*shape"]:
+    """Share of its height that the body keeps at places of its section.
+
+    Args:
+      side: to the right of the middle, in half widths of the body.
+      front: before it, in half depths.
+
+    Returns:
+      1 where it is whole.
+    """
+    if self.kind == "wedge":
+      share = np.clip((front + 1) / 2, 0, 1)
+    elif self.kind == "crush":
+      share = np.ones_like(front)
+    else:
+      share = np.clip(1 - 0.9 * (front**2 + side**2), 0, 1)
+    share *= np.clip((front + 1.25) / 0.35, 0, 1)  # arch and pedicles stand
+    return 1 - np.float32(self.loss) * share
+
   def unfold(
     self, points: Float32[np.ndarray, "xyz=3 *shape"], half_mm: Triple
   ) -> None:
@@ -80,16 +103,7 @@ class Fracture:
       half_mm: half width, depth and height of the whole body.
     """
     wide, deep, tall = (np.float32(v) for v in half_mm)
-    front = points[1] / deep
-    if self.kind == "wedge":
-      share = np.clip((front + 1) / 2, 0, 1)
-    elif self.kind == "crush":
-      share = np.ones_like(front)
-    else:
-      radius = front**2 + (points[0] / wide) ** 2
-      share = np.clip(1 - 0.9 * radius, 0, 1)
-    share *= np.clip((front + 1.25) / 0.35, 0, 1)  # arch and pedicles stand
-    keep = 1 - np.float32(self.loss) * share
+    keep = self.keep(points[0] / wide, points[1] / deep)
     edge = tall * keep
     z = points[2]
     inner = np.clip(z, -edge, edge)

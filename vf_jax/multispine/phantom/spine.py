@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Float64
 
 from vf_jax.labels import BY_NAME, SACRUM
 from vf_jax.multispine.phantom import cervical
+from vf_jax.multispine.phantom.endplates import lower_endplate, sacral_endplate
 from vf_jax.multispine.phantom.pathology import Fracture
 from vf_jax.multispine.phantom.statistics import (
   SLOTS,
@@ -49,6 +50,9 @@ _ROUGH = (*cervical.NAMES, "C7", "T1")
 
 _BROAD = 0.12
 """Clip of the log of a level's own breadth: annotations have outliers."""
+
+_WEDGE_DEG = 15.0, 3.5  # of the disc on S1, mean and deviation: our choice
+_DISC_MM = 10.0, 1.3  # its height in the middle
 
 _LIKE = {"T13": "T12"}  # in the statistics
 
@@ -91,6 +95,23 @@ class Vertebra:
   ) -> Float64[np.ndarray, " 3"]:
     """Takes a point of the template to mm RAS+."""
     return self.centre + self.frame @ (self.scale * place)
+
+  def fold(self, place: Float[np.ndarray, " 2"]) -> Float64[np.ndarray, " 2"]:
+    """Where a point of the whole body lies in this bone's frame.
+
+    Args:
+      place: y and z in the plane of symmetry of the template, mm.
+
+    Returns:
+      y and z, mm of the patient, after what a fracture moved.
+    """
+    y, z = place
+    if self.fracture is not None:
+      tall = self.template.height_mm / 2
+      front = np.array(y / self.template.half_mm[1], np.float32)
+      keep = self.fracture.keep(np.zeros_like(front), front)
+      z = z - (1 - float(keep)) * np.clip(z, -tall, tall)
+    return self.scale[1:] * (y, z)
 
   @property
   def box_mm(self) -> tuple[np.ndarray, np.ndarray]:
@@ -261,12 +282,8 @@ def draw_spine(
       )
     )
   vertebrae[0] = _seat_atlas(vertebrae[0], vertebrae[1], rng)
-  last = vertebrae[-1]
-  (sacrum,) = load_templates()["sacrum"]
-  grown = np.full(3, np.mean([last.scale[2], size]))
-  tilt = _tilt(last.frame, rng.normal(0, np.deg2rad(5)))
-  placed = Vertebra(SACRUM.name, sacrum, last.centre, tilt, grown)
-  return Spine(tuple(vertebrae), placed, variant, size)
+  sacrum = _seat_sacrum(vertebrae[-1], size, rng)
+  return Spine(tuple(vertebrae), sacrum, variant, size)
 
 
 def _seat_atlas(atlas, axis, rng) -> Vertebra:
@@ -313,6 +330,39 @@ def _subject_factors() -> Mapping[str, float]:
       for template, value in zip(several, logs):
         found.setdefault(template.source, []).append(logs.mean() - value)
   return {s: float(np.exp(np.mean(v))) for s, v in found.items()}
+
+
+def _seat_sacrum(last, size, rng) -> Vertebra:
+  """Puts S1 under the last vertebra, their posterior walls in one line.
+
+  The template's own place is of no use: the L5 above it was another subject's.
+  """
+  (shape,) = load_templates()["sacrum"]
+  scale = np.full(3, np.mean([last.scale[2], size]))
+  wedge = np.deg2rad(np.clip(rng.normal(*_WEDGE_DEG), 5, 26))
+  thick = size * np.clip(rng.normal(*_DISC_MM), 7, 14)
+  slip = rng.normal(0, 0.02)  # of the endplate's length
+  below, base = lower_endplate(last.template), sacral_endplate(shape)
+  foot = np.array([last.fold(place) for place in (below.back, below.front)])
+  head = np.array([base.back, base.front]) * scale[1:]
+  slope = _slope(foot) - wedge
+  tilt = slope - _slope(head)
+  along = np.array([np.cos(slope), np.sin(slope)])
+  up = np.array([-along[1], along[0]])
+  # Height of the disc behind; the bones do not touch if it is thin.
+  room = (foot - foot.mean(axis=0)) @ up
+  rear = max(thick + room[0], 3.0, 3.0 + room[0] - room[1])
+  corner = (
+    foot[0] - rear * up - slip * np.linalg.norm(head[1] - head[0]) * along
+  )
+  frame = _tilt(last.frame, tilt)
+  centre = last.centre + last.frame[:, 1:] @ corner - frame[:, 1:] @ head[0]
+  return Vertebra(SACRUM.name, shape, centre, frame, scale)
+
+
+def _slope(ends) -> float:
+  """Angle of a line (rows y, z) over the anterior axis."""
+  return float(np.arctan2(*(ends[1] - ends[0])[::-1]))
 
 
 def _slot(name: str) -> int:
