@@ -159,9 +159,11 @@ def make_anatomy(
   spine = draw_spine(rng, load_statistics(), variant, fractures)
   canvas, axes = _frame(spine, habitus, (first, last), spacing_mm, margin_mm)
   _paint_surroundings(canvas, spine, habitus, rng)
-  whole = [name for name in names[first : last + 1] if name != "C1"]
   lesions = draw_lesions(
-    rng, whole, density.trabecular_hu, rates.lesioned_patients
+    rng,
+    [name for name in seen if name != "C1"],
+    density.trabecular_hu,
+    rates.lesioned_patients,
   )
   column = Column(spine, axes, spacing_mm)
   changed = []

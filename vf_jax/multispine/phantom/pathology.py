@@ -165,7 +165,7 @@ def draw_lesions(
 
   Args:
     rng: the draw.
-    names: vertebrae that may have lesions.
+    names: vertebrae that may be seen, whole or cut.
     density: trabecular HU, 40 at least.
     rate: share of patients with any.
 
