@@ -256,6 +256,21 @@ def test_annotated_points_and_boxes_follow_the_view(patient):
   assert judge_lesions(patient.lesions, series.scan) == (patient.lesions, True)
 
 
+def test_vertebrae_cut_at_the_sides_are_annotated(patient):
+  """A mask without them would call half of a narrow scan's bone no bone."""
+  scan = series_of(patient, "verse", "RAS").scan
+  middle = int(scan.labels.grid.to_voxel(np.zeros((1, 3)))[0, 0])
+  start = np.eye(4)
+  start[0, 3] = middle
+  image, labels = (
+    Volume(v.voxels[middle:], v.affine @ start)
+    for v in (scan.image, scan.labels)
+  )
+  half = dataclasses.replace(scan, image=image, labels=labels)
+  assert set(WHOLE) <= names_in(labels.voxels[0])
+  assert names_in(annotated(half, cut=False)) == WHOLE
+
+
 def _lesion_above(patient, series, share_mm):
   """A lesion of 16 mm whose lower `share_mm` are below the scan's top."""
   grid = series.scan.image.grid

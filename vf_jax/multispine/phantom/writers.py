@@ -109,7 +109,8 @@ def annotated(
 
   Args:
     scan: with labels of all that is in view.
-    cut: whether vertebrae cut by the top or bottom are annotated.
+    cut: whether vertebrae cut by the top or bottom are annotated. Those cut at
+      the sides are, as far as they are seen: their bodies are in view.
     sacrum: whether the sacrum is.
 
   Returns:
