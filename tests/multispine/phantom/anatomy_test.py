@@ -206,6 +206,23 @@ def test_lesion_boxes_hold_changed_bone(seed, monkeypatch):
   assert elsewhere.sum() < 0.02 * (gain != 0).sum()
 
 
+def test_vertebrae_beyond_the_wanted_levels_have_lesions_too():
+  """A scan shows parts of them; all of these being healthy would be a cue."""
+  hit = set()
+  for seed in range(10):
+    patient = make_anatomy(
+      np.random.default_rng(seed),
+      levels=("T11", "T12"),
+      spacing_mm=_EDGE,
+      rates=Rates({"L6": 0.0}, 0.0, 1.0),
+    )
+    for box in patient.lesions:
+      voxel = np.rint(patient.grid.to_voxel(np.array([box.centre_mm]))[0])
+      hit.add(int(patient.labels[tuple(voxel.astype(int))]))
+  names = {BY_CODE[code].name for code in hit if code}
+  assert names == {"T10", "T11", "T12", "L1"}
+
+
 def _height(anatomy, code, front_mm):
   """Mean height of a vertebra so far in front of its centre, mm."""
   centre = np.array([anatomy.centres[code]])

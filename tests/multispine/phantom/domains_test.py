@@ -19,7 +19,8 @@ def test_no_two_domains_look_alike():
   rng = np.random.default_rng(0)
   looks = {}
   for domain in DOMAINS:
-    draws = [draw_protocol(domain, rng) for _ in range(40)]
+    draws = [draw_protocol(domain, rng) for _ in range(50)]
+    draws = [p for p in draws if not p.narrow]
     looks[domain] = {
       "noise": (min(p.noise_hu for p in draws), max(p.noise_hu for p in draws)),
       "field": (min(p.field_mm for p in draws), max(p.field_mm for p in draws)),
@@ -48,3 +49,23 @@ def test_full_scans_have_clinical_matrices():
     full = draw_protocol(domain, rng, "full")
     small = draw_protocol(domain, rng, "small")
     assert full.matrix == 512 > small.matrix
+
+
+@pytest.mark.parametrize("domain", ["verse", "msd-liver", "cohort", "nnunet"])
+def test_some_clinical_scans_are_narrow_fields_around_the_spine(domain):
+  rng = np.random.default_rng(0)
+  draws = [draw_protocol(domain, rng) for _ in range(600)]
+  narrow = [p for p in draws if p.narrow]
+  assert len(narrow) / len(draws) == pytest.approx(0.15, abs=0.04)
+  fields = [p.field_mm for p in narrow]
+  assert 120 <= min(fields) < 130
+  assert 170 < max(fields) <= 180
+  assert {p.centred_on for p in narrow} == {"spine"}
+  away = [np.hypot(*p.off_mm) for p in narrow]
+  assert 20 < max(away) <= 25.1
+
+
+@pytest.mark.parametrize("domain", ["colonog", "covid19", "hnscc"])
+def test_screening_and_planning_scans_show_the_whole_width(domain):
+  rng = np.random.default_rng(0)
+  assert not any(draw_protocol(domain, rng).narrow for _ in range(200))

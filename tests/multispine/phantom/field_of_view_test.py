@@ -9,9 +9,10 @@ import pytest
 
 from vf_jax.errors import InputError
 from vf_jax.labels import BY_NAME
+from vf_jax.multispine.phantom.anatomy import make_anatomy
 from vf_jax.multispine.phantom.domains import draw_protocol
 from vf_jax.multispine.phantom.field_of_view import extent, is_inside, place
-from vf_jax.volume import Grid
+from vf_jax.volume import Grid, resample
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +116,41 @@ def test_is_inside_counts_half_a_voxel():
   grid = Grid((4, 4, 4), np.eye(4))
   assert is_inside(grid, (3.4, -0.4, 0.0))
   assert not is_inside(grid, (3.6, 0.0, 0.0))
+
+
+def _sides(patient, grid):
+  """Vertebrae that the sides of a grid cut."""
+  labels = resample(patient.labels, patient.grid, grid, order=0, fill=0)
+  faces = [labels.take([0, -1], axis) for axis in (0, 1)]
+  return set(np.unique(np.concatenate([f.ravel() for f in faces]))) - {0}
+
+
+@pytest.fixture(scope="module")
+def modelled():
+  """The stub has no transverse processes."""
+  return make_anatomy(
+    np.random.default_rng(0), levels=("T10", "L4"), spacing_mm=3.0
+  )
+
+
+@pytest.mark.parametrize("domain", ["verse", "cohort", "nnunet", "msd-liver"])
+def test_narrow_fields_cut_vertebrae_at_their_sides_but_show_bodies(
+  domain, modelled
+):
+  rng = np.random.default_rng(1)
+  cut, usual = [], []
+  while len(cut) < 30:
+    protocol = draw_protocol(domain, rng)
+    protocol = dataclasses.replace(protocol, span=("T11", "L3"), matrix=64)
+    if not protocol.narrow and len(usual) > 30:
+      continue
+    grid = place(modelled, protocol, rng)
+    (cut if protocol.narrow else usual).append(bool(_sides(modelled, grid)))
+    if not protocol.narrow:
+      continue
+    for name in ("T12", "L1", "L2"):
+      x, y, z = modelled.centres[BY_NAME[name].code]
+      for dx, dy in ((-8, 0), (8, 0), (0, -8), (0, 8)):
+        assert is_inside(grid, (x + dx, y + dy, z))
+  assert 0.25 < np.mean(cut) < 0.9
+  assert np.mean(usual) < 0.1

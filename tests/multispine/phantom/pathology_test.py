@@ -83,10 +83,21 @@ def test_as_many_patients_are_fractured_as_stated():
 
 def test_lesions_have_both_kinds_and_may_be_absent():
   rng = np.random.default_rng(0)
-  drawn = [draw_lesions(rng, _NAMES) for _ in range(1500)]
+  drawn = [draw_lesions(rng, _NAMES, 150.0) for _ in range(1500)]
   assert np.mean([bool(d) for d in drawn]) == pytest.approx(0.3, abs=0.04)
   kinds = [lesion.kind for several in drawn for lesion in several]
   assert 0.4 < kinds.count("lytic") / len(kinds) < 0.6
   assert set(kinds) == {"lytic", "sclerotic"}
-  assert draw_lesions(rng, (), 1.0) == ()
-  assert all(len(draw_lesions(rng, _NAMES, 1.0)) >= 1 for _ in range(20))
+  assert draw_lesions(rng, (), 150.0, 1.0) == ()
+  assert all(len(draw_lesions(rng, _NAMES, 150.0, 1.0)) >= 1 for _ in range(20))
+
+
+@pytest.mark.parametrize("density", [40.0, 90.0, 150.0, 280.0])
+def test_lesions_are_drawn_apart_from_the_bone_of_their_patient(density):
+  rng = np.random.default_rng(1)
+  drawn = [draw_lesions(rng, _NAMES, density, 1.0) for _ in range(200)]
+  for lesion in (lesion for several in drawn for lesion in several):
+    if lesion.kind == "lytic":
+      assert -30 <= lesion.hu <= min(70, density - 60)
+    else:
+      assert max(450, density + 150) <= lesion.hu <= 950

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from vf_jax.io.lesions import AnnotatedLesion
 from vf_jax.labels import BY_CODE, BY_NAME
 from vf_jax.multispine.load import load
 from vf_jax.multispine.phantom.domains import draw_protocol
 from vf_jax.multispine.phantom.plan import SOURCES
 from vf_jax.multispine.phantom.scanner import Scan, cut_codes
+from vf_jax.multispine.phantom.visibility import judge_lesions
 from vf_jax.multispine.phantom.writers import (
   LAYOUTS,
   Series,
   annotated,
-  boxes_of,
   points_of,
   row_of,
 )
@@ -252,9 +253,70 @@ def test_annotated_points_and_boxes_follow_the_view(patient):
   assert "sacrum" in names_in(with_sacrum)
   # T12's centre lies at the very top of the scan, L5's body in it.
   assert set(points_of(whole, series)) == {BY_NAME[n].code for n in WHOLE}
-  assert boxes_of(series) == patient.lesions
-  far = dataclasses.replace(patient.lesions[0], centre_mm=(0.0, 0.0, -500.0))
-  assert boxes_of(dataclasses.replace(series, lesions=(far,))) == ()
+  assert judge_lesions(patient.lesions, series.scan) == (patient.lesions, True)
+
+
+def test_vertebrae_cut_at_the_sides_are_annotated(patient):
+  """A mask without them would call half of a narrow scan's bone no bone."""
+  scan = series_of(patient, "verse", "RAS").scan
+  middle = int(scan.labels.grid.to_voxel(np.zeros((1, 3)))[0, 0])
+  start = np.eye(4)
+  start[0, 3] = middle
+  image, labels = (
+    Volume(v.voxels[middle:], v.affine @ start)
+    for v in (scan.image, scan.labels)
+  )
+  half = dataclasses.replace(scan, image=image, labels=labels)
+  assert set(WHOLE) <= names_in(labels.voxels[0])
+  assert names_in(annotated(half, cut=False)) == WHOLE
+
+
+def _lesion_above(patient, series, share_mm):
+  """A lesion of 16 mm whose lower `share_mm` are below the scan's top."""
+  grid = series.scan.image.grid
+  corners = np.array([np.zeros(3), np.array(grid.shape) - 1])
+  top = grid.to_world(corners)[:, 2].max() + SPACING[2] / 2
+  x, y, _ = patient.centres[BY_NAME["L1"].code]
+  place = (x, y, float(top + 8 - share_mm))
+  return AnnotatedLesion(place, (16.0, 16.0, 16.0), "lytic"), top
+
+
+@pytest.mark.parametrize("codes", ["LPS", "PIR"])
+def test_a_lesion_cut_by_the_view_has_a_box_around_what_is_seen(patient, codes):
+  series = series_of(patient, "cohort", codes)
+  lesion, top = _lesion_above(patient, series, 7.0)
+  (box,), complete = judge_lesions((lesion,), series.scan)
+  assert complete
+  low, high = (box.centre_mm[2] + side * box.size_mm[2] / 2 for side in (-1, 1))
+  assert high == pytest.approx(top, abs=1.0)
+  assert low == pytest.approx(top - 7.0, abs=0.5)
+  assert box.kind == "lytic"
+
+
+def test_a_sliver_of_a_lesion_leaves_the_lesions_of_a_case_unknown(
+  patient, tmp_path
+):
+  series = series_of(patient, "cohort")
+  sliver, _ = _lesion_above(patient, series, 3.0)
+  gone, _ = _lesion_above(patient, series, -2.0)
+  assert judge_lesions((gone,), series.scan) == ((), True)
+  series = dataclasses.replace(series, lesions=(*series.lesions, sliver))
+  root, _ = written(tmp_path, series, "cohort")
+  (case,) = find_cases("cohort", root)
+  loaded = load(case)
+  assert "lesions" not in loaded.case.annotates
+  assert {"masks", "cut_vertebrae"} <= loaded.case.annotates
+  assert loaded.boxes == ()
+
+
+def test_padding_shows_no_lesion(patient):
+  series = series_of(patient, "cohort")
+  (lesion,) = patient.lesions
+  scan = series.scan
+  image = Volume(np.full_like(scan.image.voxels, -1024), scan.image.affine)
+  protocol = dataclasses.replace(scan.protocol, padding_hu=-1024)
+  scan = dataclasses.replace(scan, image=image, protocol=protocol)
+  assert judge_lesions((lesion,), scan) == ((), True)
 
 
 def test_writing_twice_gives_the_same_bytes(patient, tmp_path):

@@ -160,8 +160,12 @@ def make_anatomy(
   spine = draw_spine(rng, load_statistics(), variant, fractures)
   canvas, axes = _frame(spine, habitus, (first, last), spacing_mm, margin_mm)
   _paint_surroundings(canvas, spine, habitus, rng)
-  whole = [name for name in names[first : last + 1] if name != "C1"]
-  lesions = draw_lesions(rng, whole, rates.lesioned_patients)
+  lesions = draw_lesions(
+    rng,
+    [name for name in seen if name != "C1"],
+    density.trabecular_hu,
+    rates.lesioned_patients,
+  )
   column = Column(spine, axes, spacing_mm)
   changed = []
   for bone in (*spine.vertebrae, spine.sacrum):

@@ -25,6 +25,9 @@ from vf_jax.multispine.phantom.spine import Spine, Vertebra
 _OUT = np.float32(-6.0)
 _GRAIN_HU = 5.0  # deviation in soft tissue
 _JOINT_MM = 0.5  # half the gap between touching bones
+_RIMMED = 0.4  # share of large lytic lesions
+_RIM_FROM_MM = 6.0  # radius of a large one
+_RIM_HU = (80.0, 200.0)  # of their rims, above trabecular bone
 _NOISE = 48  # edge of the noise block that lesions and grain are read from
 
 
@@ -189,7 +192,7 @@ def _matter(bone, local, below, density, lesions, rng):
     compact = 0.1
   else:
     compact = np.clip((-local[1] - deep - 1) / 4, 0, 1)
-  hu = bone_hu(below, compact, density) + offset
+  hu = bone_hu(below, compact, density)
   grain = _noise_at(local, 2.2, rng) * np.float32(density.grain_hu)
   grain += _noise_at(local, 6.0, rng) * np.float32(density.grain_hu * 0.6)
   hu += grain * np.clip(below / 2, 0, 1)
@@ -200,9 +203,14 @@ def _matter(bone, local, below, density, lesions, rng):
     hu -= np.float32(70) * (np.maximum(1 - vein, 0) * (below > 0))
   if bone.fracture is not None:
     _compact_band(bone, local, below, hu)
-  touched = []
-  for lesion in lesions:
-    touched.append((lesion, _apply_lesion(lesion, bone, local, below, hu)))
+  owner = np.full(below.shape, -1)
+  for number, lesion in enumerate(lesions):
+    where = _apply_lesion(lesion, bone, local, density.trabecular_hu, hu)
+    owner[where & (below > 0)] = number
+  # Lesions go with the bone, so that their contrast stays.
+  hu += offset
+  # One that a later lesion lies upon keeps what can still be seen of it.
+  touched = [(x, np.flatnonzero(owner == i)) for i, x in enumerate(lesions)]
   return hu, touched
 
 
@@ -216,7 +224,7 @@ def _compact_band(bone, local, below, hu) -> None:
   hu += np.float32(60 + 160 * fracture.fresh) * band.astype(np.float32)
 
 
-def _apply_lesion(lesion, bone, local, below, hu) -> np.ndarray:
+def _apply_lesion(lesion, bone, local, trabecular_hu, hu) -> np.ndarray:
   """Changes the matter in a bumpy ellipsoid; where it did."""
   centre = lesion.place * bone.half_mm
   rng = np.random.default_rng(lesion.seed)
@@ -225,15 +233,20 @@ def _apply_lesion(lesion, bone, local, below, hu) -> np.ndarray:
   )[:, None]
   radius = np.sqrt((away**2).sum(axis=0)) + 0.18 * _noise_at(local, 5.0, rng)
   inside = radius < 1
+  bumps = _noise_at(local[:, inside], 3.0, rng)
   if lesion.kind == "lytic":
-    rim = inside & (radius > 0.85)
-    hu[inside] = lesion.hu + 12 * _noise_at(local[:, inside], 3.0, rng)
-    hu[rim] += np.float32(40)
+    rim = inside & (radius > 0.88)
+    shell = hu[rim]
+    hu[inside] = lesion.hu + 12 * bumps
+    # What grows slowly has a rim denser than the bone around it. In the CT of
+    # a small lesion the rim would make up for what the core lacks.
+    if rng.random() < _RIMMED and min(lesion.radii_mm) > _RIM_FROM_MM:
+      hu[rim] = np.maximum(shell, trabecular_hu + rng.uniform(*_RIM_HU))
   else:
     share = np.clip((1 - radius[inside]) / 0.25, 0.35, 1)
-    dense = lesion.hu * share * (1 + 0.12 * _noise_at(local[:, inside], 3, rng))
-    hu[inside] = np.maximum(hu[inside], dense)
-  return np.flatnonzero(inside & (below > 0))
+    more = lesion.hu * (1 + 0.12 * bumps) - hu[inside]
+    hu[inside] += share * np.maximum(more, 0)
+  return inside
 
 
 def _noise_at(local, cell_mm, rng) -> Float32[np.ndarray, " points"]:

@@ -2,12 +2,14 @@
 """How each domain's scanners see a patient: one appearance model a domain.
 
 The ranges of two domains overlap in single quantities but not in all, so that
-a model which leaves one out has not seen its look.
+a model which leaves one out has not seen its look. Only the narrow fields that
+some scans of several domains have are drawn from the same ranges.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
@@ -17,6 +19,14 @@ import numpy as np
 from vf_jax.errors import InputError
 
 Range = tuple[float, float]
+
+NARROW_MM: Range = (120.0, 180.0)
+"""Edge of a field that was reconstructed for the spine alone; our choice."""
+
+NARROW_OFF_MM = 25.0
+"""How far from the spine its middle may lie."""
+
+_NARROW_SHARE = 0.15
 Size = Literal["small", "full"]
 
 
@@ -77,6 +87,8 @@ class Domain:
       square is measured.
     reformat_share: how many are stored as thick sagittal slices.
     turned_share: how many lie obliquely to the scanner.
+    narrow_share: how many have a field so narrow that it may cut vertebrae at
+      their sides.
     orientations: axis codes of the stored arrays.
   """
 
@@ -98,6 +110,7 @@ class Domain:
   padding_hu: int | None = None
   reformat_share: float = 0.0
   turned_share: float = 0.0
+  narrow_share: float = 0.0
   orientations: tuple[str, ...] = ("LPS",)
 
 
@@ -125,6 +138,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
         contrast_share=0.3,
         reformat_share=0.4,
         turned_share=0.25,
+        narrow_share=_NARROW_SHARE,
         orientations=("PIR", "PIR", "LPS", "LAS", "RAS", "PSR", "ASL"),
       ),
       Domain(
@@ -150,6 +164,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
         slice_mm={"small": (2.0, 2.5), "full": (1.0, 2.5)},
         contrast_hu=(100.0, 160.0),
         contrast_share=1.0,
+        narrow_share=_NARROW_SHARE,
         orientations=("RAS", "LAS"),
       ),
       Domain(
@@ -217,6 +232,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
         offset_hu=(6.0, 18.0),
         metal_share=0.4,
         tilt_share=0.35,
+        narrow_share=_NARROW_SHARE,
         padding_hu=-1024,
       ),
       Domain(
@@ -242,6 +258,7 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
         matrix={"small": (176, 192), "full": (400,)},
         slice_mm={"small": (1.0, 1.5), "full": (0.8, 1.0)},
         centred_on="spine",
+        narrow_share=_NARROW_SHARE,
         orientations=("RAS", "LPS"),
       ),
     )
@@ -273,6 +290,9 @@ class Protocol:
     reformat_mm: distance of sagittal slices; None for axial ones.
     table: the side the patient lies on, 'back' or 'front'.
     orientation: axis codes of the stored array.
+    narrow: whether the field may cut vertebrae at their sides.
+    off_mm: of the field's middle from what it is centred on, to the right and
+      to the front.
   """
 
   domain: str
@@ -294,6 +314,8 @@ class Protocol:
   reformat_mm: float | None
   table: str
   orientation: str
+  narrow: bool = False
+  off_mm: tuple[float, float] = (0.0, 0.0)
 
 
 def draw_protocol(
@@ -332,7 +354,7 @@ def draw_protocol(
   turned = happens(model.turned_share)
   turns = (draw((-8.0, 8.0)), draw((-8.0, 8.0)), draw((-8.0, 8.0)))
   tilt = draw((8.0, 18.0)) * pick((-1, 1))
-  return Protocol(
+  protocol = Protocol(
     domain=domain,
     span=pick(model.spans),
     kernel=pick(model.kernels),
@@ -352,4 +374,19 @@ def draw_protocol(
     reformat_mm=float(pick((2.0, 3.0))) if reformat else None,
     table="back",
     orientation=pick(model.orientations),
+  )
+  if not happens(model.narrow_share):
+    return protocol
+  # Anywhere on the disc.
+  away = NARROW_OFF_MM * math.sqrt(draw((0.0, 1.0)))
+  angle = draw((0.0, 2 * math.pi))
+  return dataclasses.replace(
+    protocol,
+    field_mm=draw(NARROW_MM),
+    centred_on="spine",
+    narrow=True,
+    off_mm=(
+      round(away * math.cos(angle), 3),
+      round(away * math.sin(angle), 3),
+    ),
   )

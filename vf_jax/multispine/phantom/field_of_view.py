@@ -1,5 +1,9 @@
 # Copyright 2026 The vf_jax authors. SPDX-License-Identifier: Apache-2.0
-"""The field of view of a scan: which slab of the patient, on which voxels."""
+"""The field of view of a scan: which slab of the patient, on which voxels.
+
+A field around the spine holds every vertebra in view to the tips of its
+processes, unless it is narrow: then it may cut them, but shows every body.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ from vf_jax.multispine.phantom.spine import level_names
 # From a body's centre to beyond the next disc: some ends cut a vertebra.
 _BEYOND_MM = (-4.0, 35.0)
 _SHORTEST_MM = 60.0
+# Of a body that a narrow field shows at least, around its centre.
+_BODY_MM = 12.0
 SACRUM_MM = (25.0, 85.0)
 """How much farther down a scan goes whose span ends at the sacrum."""
 
@@ -58,11 +64,16 @@ def place(
   """
   low, high = _slab(anatomy, protocol, rng)
   middle = _middle(anatomy, protocol, (low, high))
+  tilt = math.radians(protocol.tilt_deg)
+  axes = np.eye(3)
+  axes[:, 1] = (0.0, math.cos(tilt), math.sin(tilt))
+  axes = _rotation(protocol.turn_deg) @ axes
   field = protocol.field_mm
-  if protocol.centred_on == "spine":
+  if protocol.narrow:
+    field = max(field, _body_width(anatomy, (low, high), middle, axes))
+  elif protocol.centred_on == "spine":
     field = max(field, _spine_width(anatomy, (low, high), middle))
   pixel = field / protocol.matrix
-  tilt = math.radians(protocol.tilt_deg)
   if protocol.reformat_mm is None:
     spacing = np.array([pixel, pixel, protocol.step_mm])
     shape = [protocol.matrix, protocol.matrix, 0]
@@ -70,9 +81,6 @@ def place(
     width = max(0.7 * field, 110.0)
     spacing = np.array([protocol.reformat_mm, pixel, pixel])
     shape = [round(width / protocol.reformat_mm), protocol.matrix, 0]
-  axes = np.eye(3)
-  axes[:, 1] = (0.0, math.cos(tilt), math.sin(tilt))
-  axes = _rotation(protocol.turn_deg) @ axes
   # A slab that is not level must not lean out of the patient at its ends.
   body = [end - start for start, end in extent(anatomy)]
   reach = np.minimum(spacing[:2] * shape[:2], body)
@@ -136,8 +144,9 @@ def _middle(anatomy, protocol, slab) -> Float64[np.ndarray, " 3"]:
   if protocol.centred_on == "spine":
     points = _in_slab(anatomy, slab)
     x, y = (points[:, :2].min(0) + points[:, :2].max(0)) / 2
+    right, front = protocol.off_mm
     # Vertebrae reach further back than forward from their body's centre.
-    return np.array([x, y - 20.0, (low + high) / 2])
+    return np.array([x + right, y - 20.0 + front, (low + high) / 2])
   x, y = (sum(ends) / 2 for ends in extent(anatomy))
   return np.array([x, y, (low + high) / 2])
 
@@ -174,6 +183,16 @@ def _spine_width(anatomy, slab, middle) -> float:
   """The field that holds every vertebra in view, curved as the spine is."""
   points = _in_slab(anatomy, slab)
   return 2 * float(np.abs(points[:, :2] - middle[:2]).max()) + 90.0
+
+
+def _body_width(anatomy, slab, middle, axes) -> float:
+  """The field, round or square, that holds the core of every body in view.
+
+  What it cuts at the sides is annotated as far as it is seen; a body out of
+  view with its processes in view is not what such a scan is made for.
+  """
+  points = np.linalg.solve(axes, (_in_slab(anatomy, slab) - middle).T)
+  return 2 * (float(np.hypot(*points[:2]).max()) + _BODY_MM)
 
 
 def _rotation(degrees) -> Float64[np.ndarray, "3 3"]:

@@ -37,6 +37,10 @@ LESION_PATIENTS = 0.30
 """Our choice: enough to learn from; no source counts lesions per scan."""
 
 LYTIC_SHARE = 0.5
+_LYTIC_HU = (-30.0, 70.0)  # from necrosis and fat to firm soft tissue
+_LYTIC_BELOW_HU = 70.0  # the bone around it, however thin that is
+_SCLEROTIC_HU = (450.0, 950.0)
+_SCLEROTIC_ABOVE_HU = 210.0  # the body's bone; arches are 60 HU denser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,13 +179,18 @@ def _fragility(density: float) -> float:
 def draw_lesions(
   rng: np.random.Generator,
   names: Sequence[str],
+  density: float,
   rate: float = LESION_PATIENTS,
 ) -> tuple[Lesion, ...]:
   """Draws the lesions of a patient.
 
+  Soft tissue is as dense as the thinnest bone; a lesion like that could not
+  be seen, so those of thin bone are drawn from the dark end.
+
   Args:
     rng: the draw.
-    names: vertebrae that are seen whole.
+    names: vertebrae that may be seen, whole or cut.
+    density: trabecular HU, 40 at least.
     rate: share of patients with any.
 
   Returns:
@@ -189,6 +198,10 @@ def draw_lesions(
   """
   if not names or rng.random() >= rate:
     return ()
+  low, high = _LYTIC_HU
+  dark = (low, max(low, min(high, density - _LYTIC_BELOW_HU)))
+  low, high = _SCLEROTIC_HU
+  bright = (max(low, density + _SCLEROTIC_ABOVE_HU), high)
   lytic = rng.random() < LYTIC_SHARE
   found = []
   for _ in range(min(int(rng.geometric(0.4)), 6)):
@@ -200,7 +213,7 @@ def draw_lesions(
       side = rng.choice([-1.0, 1.0])
       place = (side * rng.uniform(0.7, 1.0), rng.uniform(-1.6, -1.1), 0.4)
     radii = rng.uniform(3.0, 11.0) * rng.uniform(0.75, 1.25, 3)
-    hu = rng.uniform(10, 70) if kind == "lytic" else rng.uniform(450, 950)
+    hu = rng.uniform(*(dark if kind == "lytic" else bright))
     found.append(
       Lesion(
         str(rng.choice(list(names))),

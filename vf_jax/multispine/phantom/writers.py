@@ -37,6 +37,7 @@ from vf_jax.multispine.phantom.marks import LICENCE
 from vf_jax.multispine.phantom.plan import NNUNET_DATASET, SPINEWEB_MASKS
 from vf_jax.multispine.phantom.points import Triple
 from vf_jax.multispine.phantom.scanner import Scan, cut_codes
+from vf_jax.multispine.phantom.visibility import judge_lesions
 from vf_jax.volume import Volume
 
 
@@ -76,13 +77,15 @@ def row_of(series: Series) -> dict[str, Any]:
   Returns:
     Plain JSON values.
   """
+  boxes, complete = judge_lesions(series.lesions, series.scan)
   return {
     "name": series.name,
     "subject": series.subject,
     "group": series.group,
     "part": series.part,
     "kvp": series.scan.protocol.kvp,
-    "lesions": [dataclasses.asdict(box) for box in boxes_of(series)],
+    "lesions": [dataclasses.asdict(box) for box in boxes],
+    "judged": complete,
   }
 
 
@@ -106,7 +109,8 @@ def annotated(
 
   Args:
     scan: with labels of all that is in view.
-    cut: whether vertebrae cut by the top or bottom are annotated.
+    cut: whether vertebrae cut by the top or bottom are annotated. Those cut at
+      the sides are, as far as they are seen: their bodies are in view.
     sacrum: whether the sacrum is.
 
   Returns:
@@ -138,19 +142,6 @@ def points_of(
     for code, point in series.centres.items()
     if is_inside(grid, point) and (labels == code).any()
   }
-
-
-def boxes_of(series: Series) -> tuple[AnnotatedLesion, ...]:
-  """Lesions whose centre is in view.
-
-  Args:
-    series: the scan.
-
-  Returns:
-    Boxes, mm RAS+.
-  """
-  grid = series.scan.image.grid
-  return tuple(box for box in series.lesions if is_inside(grid, box.centre_mm))
 
 
 def _write_verse(root: pathlib.Path, series: Series) -> list[pathlib.Path]:
@@ -280,12 +271,15 @@ def _finish_cohort(root: pathlib.Path, rows: Rows) -> None:
     f"  - {{case: {row['name']}, subject: {row['subject']}, "
     f"split: {row['part']}, scanner: {{kvp: {row['kvp']}}}"
     # No row of the table says that there is none.
-    + ("}" if row["lesions"] else ", lesions: ~}")
+    + ("" if row["lesions"] and row["judged"] else ", lesions: ~")
+    # A sliver of a lesion is neither one nor none.
+    + ("}" if row["judged"] else f", annotates: [{_TASKS}]}}")
     for row in rows
   ]
   write_text(root / "cohort.yaml", _COHORT + "\n".join(cases) + "\n")
 
 
+_TASKS = "masks, levels, cut_vertebrae"
 _COHORT = f"""\
 defaults:
   domain: cohort
@@ -296,7 +290,7 @@ defaults:
   mask_kind: synthetic
   centroids: centroids/{{case}}_ctd.json
   lesions: lesions.csv
-  annotates: [masks, levels, cut_vertebrae, lesions]
+  annotates: [{_TASKS}, lesions]
 cases:
 """
 
