@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
+import pytest
 
 from vf_jax.multispine.phantom.canvas import Canvas
 from vf_jax.multispine.phantom.spine import draw_spine
@@ -76,3 +79,49 @@ def test_without_t12_the_last_ribs_are_those_of_t11():
     short, usual = (_lengths(seed, v) for v in ("absent T12", "usual"))
     assert list(short)[-1] == "T11"
     assert 0.6 < np.mean(short["T11"]) / np.mean(usual["T11"]) < 1.1
+
+
+@functools.cache
+def _cage(seed, variant="usual"):
+  """A spine, a canvas of 2 mm around T1 to the last rib with ribs alone."""
+  spine = _spine(seed, variant)
+  bones = [v for v in spine.vertebrae if v.name[0] == "T"]
+  places = np.array([v.centre for v in bones])
+  low, high = places.min(axis=0) - 70, places.max(axis=0) + 70
+  shape = tuple(int(n) for n in (high - low) / 2)
+  canvas = Canvas(low, shape, 2.0)
+  _draw_ribs(canvas, spine, seed)
+  return canvas, bones
+
+
+@pytest.mark.parametrize("variant", ["usual", "T13", "absent T12"])
+@pytest.mark.parametrize("seed", range(3))
+def test_ribs_reach_their_vertebra_and_leave_a_joint(seed, variant):
+  canvas, bones = _cage(seed, variant)
+  for bone in bones:
+    low, high = bone.box_mm
+    box = canvas.box(low - 8, high + 8)
+    depth = bone.depth(*(a[b] for a, b in zip((canvas.x, canvas.y, canvas.z),
+                                              box)))  # fmt: skip
+    rib = canvas.bone[box] > 0
+    assert not (rib & (depth > 0)).any(), bone.name
+    for side in (-1, 1):
+      x, _, z = canvas.local(box, bone.centre)
+      # Next to the body: the head of the rib, not its tubercle.
+      near = rib & (side * x > 0) & (side * x < bone.half_mm[0] + 8)
+      near &= np.abs(z) < bone.half_mm[2] + 4
+      # Depth says how far off the surface is, and is right out to 5 mm.
+      assert depth[near].max() > -4, (bone.name, side)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ribs_are_alike_on_both_sides(seed):
+  canvas, bones = _cage(seed)
+  middle = np.interp(
+    canvas.z, [b.centre[2] for b in bones][::-1],
+    [b.centre[0] for b in bones][::-1],
+  )  # fmt: skip
+  right = canvas.x[:, None, None] > middle
+  rib = canvas.bone > 0
+  share = (rib & right).sum() / rib.sum()
+  assert 0.42 < share < 0.58

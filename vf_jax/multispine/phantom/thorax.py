@@ -33,6 +33,7 @@ _RIBS = {
 _TO_STERNUM = ("T1", "T2", "T3", "T4", "T5", "T6", "T7")
 _FLOATING = ("T11", "T12", "T13")
 _SHORT_DEG = 100  # that far the last ribs would go; most end before
+_JOINT_MM = 0.8  # between rib and vertebra
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,6 +151,18 @@ def ribs(
       curve = _smooth_path(np.array([path[-1], middle, goal]), 4.0)
       canvas.tube(curve, np.full(len(curve), 5.5), tissues.CARTILAGE, 95.0)
   _sternum(canvas, cage, top + 12, foot)
+  for bone in spine.vertebrae:
+    _part(canvas, bone)
+
+
+def _part(canvas, bone) -> None:
+  """Leaves a joint between a vertebra and the ribs that touch it."""
+  box = canvas.box(*bone.box_mm)
+  if box is None:
+    return
+  below = bone.depth(canvas.x[box[0]], canvas.y[box[1]], canvas.z[box[2]])
+  here = canvas.bone[box]
+  np.minimum(here, -below - np.float32(_JOINT_MM), out=here)
 
 
 def _rib_path(bone: Vertebra, cage, side, end, drop):
