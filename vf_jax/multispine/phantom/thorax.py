@@ -15,6 +15,7 @@ from scipy import interpolate
 
 from vf_jax.multispine import tissues
 from vf_jax.multispine.phantom.canvas import Canvas, smooth_noise
+from vf_jax.multispine.phantom.last_ribs import last_ribs, start_of
 from vf_jax.multispine.phantom.spine import Spine, Vertebra
 from vf_jax.multispine.phantom.torso import Body, Course, anchor
 
@@ -31,6 +32,8 @@ _RIBS = {
 }  # fmt: skip
 _TO_STERNUM = ("T1", "T2", "T3", "T4", "T5", "T6", "T7")
 _FLOATING = ("T11", "T12", "T13")
+_SHORT_DEG = 100  # that far the last ribs would go; most end before
+_JOINT_MM = 0.8  # between rib and vertebra
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,6 +116,7 @@ def ribs(
     rng: for lengths and slopes.
   """
   slope = rng.uniform(0.85, 1.15)
+  short = last_ribs([v.name for v in spine.vertebrae], rng)
   ends: dict[float, list[np.ndarray]] = {-1.0: [], 1.0: []}
   top = anchor(spine, 9.2)[2]
   foot = anchor(spine, 15.6)[2]
@@ -122,11 +126,17 @@ def ribs(
     if bone is thoracic[-1] and bone.name == "T11":
       degrees, drop = _RIBS["T12"]  # the last rib is short, whatever its name
     for side in (-1.0, 1.0):
+      if bone.name in short:
+        degrees = _SHORT_DEG
       end = np.deg2rad(degrees * rng.uniform(0.95, 1.05))
       path = _rib_path(bone, cage, side, end, drop * slope * spine.size)
+      if bone.name in short:
+        path = start_of(path, short[bone.name][int(side > 0)])
       wide = rng.uniform(3.3, 4.2) * spine.size
       thick = np.full(len(path), wide)
       thick *= np.interp(np.arange(len(path)), [0, 8], [0.8, 1.0])
+      if bone.name in short:  # they end in a point
+        thick *= np.interp(np.arange(len(path))[::-1], [0, 4], [0.6, 1.0])
       canvas.bone_tube(path, thick, (1.0, 1.0, 1.7))
       if bone.name in _FLOATING:
         continue
@@ -141,6 +151,18 @@ def ribs(
       curve = _smooth_path(np.array([path[-1], middle, goal]), 4.0)
       canvas.tube(curve, np.full(len(curve), 5.5), tissues.CARTILAGE, 95.0)
   _sternum(canvas, cage, top + 12, foot)
+  for bone in spine.vertebrae:
+    _part(canvas, bone)
+
+
+def _part(canvas, bone) -> None:
+  """Leaves a joint between a vertebra and the ribs that touch it."""
+  box = canvas.box(*bone.box_mm)
+  if box is None:
+    return
+  below = bone.depth(canvas.x[box[0]], canvas.y[box[1]], canvas.z[box[2]])
+  here = canvas.bone[box]
+  np.minimum(here, -below - np.float32(_JOINT_MM), out=here)
 
 
 def _rib_path(bone: Vertebra, cage, side, end, drop):
