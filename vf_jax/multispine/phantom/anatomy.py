@@ -263,7 +263,7 @@ def _paint_surroundings(canvas, spine, habitus, rng) -> None:
   paraspinal_muscles(canvas, body, habitus, spine.size)
   vessels(canvas, spine, rng)
   head(canvas, spine, rng)
-  canal(canvas, spine)
+  canal(canvas, spine, rng)
   discs(canvas, spine, rng)
   canvas.within = body.depth > 8  # buttocks keep their fat
   pelvis(canvas, spine, habitus, rng)

@@ -254,12 +254,13 @@ def _noise_at(local, cell_mm, rng) -> Float32[np.ndarray, " points"]:
   return result * np.float32(1.7)
 
 
-def canal(canvas: Canvas, spine: Spine) -> None:
+def canal(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None:
   """Paints epidural fat, fluid, cord and the fat of the foramina.
 
   Args:
     canvas: is painted.
     spine: the canal runs behind its bodies.
+    rng: for where the cord ends.
   """
   bones = spine.vertebrae
   path = [b.to_world(np.array([0.0, b.template.canal_mm, 0.0])) for b in bones]
@@ -274,7 +275,11 @@ def canal(canvas: Canvas, spine: Spine) -> None:
   wide *= spine.size
   canvas.tube(line, wide + 1.5, tissues.FAT, -70.0)
   canvas.tube(line, wide - 1.0, tissues.UNKNOWN, 14.0)
-  end = int(np.searchsorted(steps, 21.0))  # the cord ends at L1
+  # Bone i is knot i + 1. The conus ends in the lower third of L1 on average,
+  # between T12 and the top of L3 (Saifuddin et al. 1998, Spine 23).
+  lumbar = 1 + [bone.name for bone in bones].index("L1")
+  conus = lumbar + np.clip(rng.normal(0.3, 0.65), -1.0, 1.8)
+  end = int(np.searchsorted(steps, conus))
   canvas.tube(line[:end], wide[:end] * 0.55, tissues.UNKNOWN, 42.0)
   for upper, lower in itertools.pairwise(bones[1:]):
     middle = (upper.centre + lower.centre) / 2
