@@ -20,10 +20,10 @@ from vf_jax.multispine.phantom.canvas import Canvas, double
 from vf_jax.multispine.phantom.column import (
   Column,
   canal,
-  discs,
   pedicles,
   soft_grain,
 )
+from vf_jax.multispine.phantom.discs import discs
 from vf_jax.multispine.phantom.head import head
 from vf_jax.multispine.phantom.organs import abdomen, vessels
 from vf_jax.multispine.phantom.pathology import (

@@ -292,58 +292,6 @@ def canal(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None:
       canvas.ellipsoid(spot, (7, 3, 3), tissues.UNKNOWN, 35.0)
 
 
-def discs(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None:
-  """Paints the discs; the bones are blended over them later.
-
-  Args:
-    canvas: is painted.
-    spine: the bodies between which they lie.
-    rng: for their state; some hold gas.
-  """
-  worn = rng.uniform(0, 1)
-  bones = spine.vertebrae
-  for upper, lower in zip(bones[1:], (*bones[2:], None)):
-    half = upper.half_mm
-    foot = upper.centre - upper.frame[:, 2] * half[2]
-    if lower is None:
-      head = foot - upper.frame @ np.array([0.0, -3.0, 11.0])
-      wide, deep = half[:2]
-    else:
-      head = lower.centre + lower.frame[:, 2] * lower.half_mm[2]
-      wide, deep = (half + lower.half_mm)[:2] / 2
-    up = foot - head
-    thick = float(np.linalg.norm(up))
-    over = 2.0 if lower is None else 5.0  # of rims that bulge beyond
-    middle = (foot + head) / 2
-    size = np.array([wide, deep, thick / 2 + over])
-    _disc(canvas, middle, upper.frame, size, rng, worn)
-
-
-def _disc(canvas, middle, frame, size, rng, worn) -> None:
-  wide, deep, tall = size
-  reach = np.full(3, wide + 4)
-  box = canvas.box(middle - reach, middle + reach)
-  hu = rng.uniform(65, 95)
-  gas = rng.random() < 0.12 * worn and wide > 17
-  if box is None:
-    return
-  x, y, z = canvas.local(box, middle)
-  u, v, w = (
-    np.float32(frame[0, i]) * x + np.float32(frame[1, i]) * y
-    + np.float32(frame[2, i]) * z for i in range(3)
-  )  # fmt: skip
-  radius = (np.abs(u / wide) ** 2.5 + np.abs(v / deep) ** 2.5) ** np.float32(
-    0.4
-  )
-  where = (radius < 1.04) & (np.abs(w) < tall)
-  canvas.paint(box, where, tissues.CARTILAGE, hu)
-  ring = where & (radius > 0.7)
-  canvas.paint(box, ring, tissues.CARTILAGE, hu + 22)
-  if gas:
-    slit = (radius < 0.6) & (np.abs(w) < 2.0)
-    canvas.paint(box, slit, tissues.GAS, -700.0)
-
-
 def pedicles(
   bones: Sequence[Vertebra],
 ) -> dict[int, tuple[Triple, Triple]]:
