@@ -20,10 +20,10 @@ from vf_jax.multispine.phantom.canvas import Canvas, double
 from vf_jax.multispine.phantom.column import (
   Column,
   canal,
-  discs,
   pedicles,
   soft_grain,
 )
+from vf_jax.multispine.phantom.discs import discs
 from vf_jax.multispine.phantom.head import head
 from vf_jax.multispine.phantom.organs import abdomen, vessels
 from vf_jax.multispine.phantom.pathology import (
@@ -271,7 +271,7 @@ def _paint_surroundings(canvas, spine, habitus, rng) -> None:
   paraspinal_muscles(canvas, body, habitus, spine.size)
   vessels(canvas, spine, rng)
   head(canvas, spine, rng)
-  canal(canvas, spine)
+  canal(canvas, spine, rng)
   discs(canvas, spine, rng)
   canvas.within = body.depth > 8  # buttocks keep their fat
   pelvis(canvas, spine, habitus, rng)

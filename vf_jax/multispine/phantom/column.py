@@ -267,12 +267,13 @@ def _noise_at(local, cell_mm, rng) -> Float32[np.ndarray, " points"]:
   return result * np.float32(1.7)
 
 
-def canal(canvas: Canvas, spine: Spine) -> None:
+def canal(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None:
   """Paints epidural fat, fluid, cord and the fat of the foramina.
 
   Args:
     canvas: is painted.
     spine: the canal runs behind its bodies.
+    rng: for where the cord ends.
   """
   bones = spine.vertebrae
   path = [b.to_world(np.array([0.0, b.template.canal_mm, 0.0])) for b in bones]
@@ -289,7 +290,11 @@ def canal(canvas: Canvas, spine: Spine) -> None:
   outer = slice(int(np.searchsorted(steps, 1.0)), None)
   canvas.tube(line[outer], wide[outer] + 1.5, tissues.FAT, -70.0)
   canvas.tube(line, wide - 1.0, tissues.UNKNOWN, 14.0)
-  end = int(np.searchsorted(steps, 21.0))  # the cord ends at L1
+  # Bone i is knot i + 1. The conus ends in the lower third of L1 on average,
+  # between T12 and the top of L3 (Saifuddin et al. 1998, Spine 23).
+  lumbar = 1 + [bone.name for bone in bones].index("L1")
+  conus = lumbar + np.clip(rng.normal(0.3, 0.65), -1.0, 1.8)
+  end = int(np.searchsorted(steps, conus))
   canvas.tube(line[:end], wide[:end] * 0.55, tissues.UNKNOWN, 42.0)
   for upper, lower in itertools.pairwise(bones[1:]):
     middle = (upper.centre + lower.centre) / 2
@@ -300,58 +305,6 @@ def canal(canvas: Canvas, spine: Spine) -> None:
       canvas.ellipsoid(spot, (9, 6, 7), tissues.FAT, -85.0)
       spot[1:] += 1
       canvas.ellipsoid(spot, (7, 3, 3), tissues.UNKNOWN, 35.0)
-
-
-def discs(canvas: Canvas, spine: Spine, rng: np.random.Generator) -> None:
-  """Paints the discs; the bones are blended over them later.
-
-  Args:
-    canvas: is painted.
-    spine: the bodies between which they lie.
-    rng: for their state; some hold gas.
-  """
-  worn = rng.uniform(0, 1)
-  bones = spine.vertebrae
-  for upper, lower in zip(bones[1:], (*bones[2:], None)):
-    half = upper.half_mm
-    foot = upper.centre - upper.frame[:, 2] * half[2]
-    if lower is None:
-      head = foot - upper.frame @ np.array([0.0, -3.0, 11.0])
-      wide, deep = half[:2]
-    else:
-      head = lower.centre + lower.frame[:, 2] * lower.half_mm[2]
-      wide, deep = (half + lower.half_mm)[:2] / 2
-    up = foot - head
-    thick = float(np.linalg.norm(up))
-    over = 2.0 if lower is None else 5.0  # of rims that bulge beyond
-    middle = (foot + head) / 2
-    size = np.array([wide, deep, thick / 2 + over])
-    _disc(canvas, middle, upper.frame, size, rng, worn)
-
-
-def _disc(canvas, middle, frame, size, rng, worn) -> None:
-  wide, deep, tall = size
-  reach = np.full(3, wide + 4)
-  box = canvas.box(middle - reach, middle + reach)
-  hu = rng.uniform(65, 95)
-  gas = rng.random() < 0.12 * worn and wide > 17
-  if box is None:
-    return
-  x, y, z = canvas.local(box, middle)
-  u, v, w = (
-    np.float32(frame[0, i]) * x + np.float32(frame[1, i]) * y
-    + np.float32(frame[2, i]) * z for i in range(3)
-  )  # fmt: skip
-  radius = (np.abs(u / wide) ** 2.5 + np.abs(v / deep) ** 2.5) ** np.float32(
-    0.4
-  )
-  where = (radius < 1.04) & (np.abs(w) < tall)
-  canvas.paint(box, where, tissues.CARTILAGE, hu)
-  ring = where & (radius > 0.7)
-  canvas.paint(box, ring, tissues.CARTILAGE, hu + 22)
-  if gas:
-    slit = (radius < 0.6) & (np.abs(w) < 2.0)
-    canvas.paint(box, slit, tissues.GAS, -700.0)
 
 
 def pedicles(

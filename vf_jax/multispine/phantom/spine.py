@@ -108,8 +108,8 @@ class Vertebra:
     y, z = place
     if self.fracture is not None:
       tall = self.template.height_mm / 2
-      front = np.array(y / self.template.half_mm[1], np.float32)
-      keep = self.fracture.keep(np.zeros_like(front), front)
+      front = np.array([y / self.template.half_mm[1]], np.float32)
+      (keep,) = self.fracture.keep(np.zeros_like(front), front)
       z = z - (1 - float(keep)) * np.clip(z, -tall, tall)
     return self.scale[1:] * (y, z)
 
