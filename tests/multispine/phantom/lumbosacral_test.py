@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vf_jax.multispine.phantom.pathology import Fracture
 from vf_jax.multispine.phantom.spine import draw_spine
 from vf_jax.multispine.phantom.statistics import load_statistics
 
 _Y, _Z = np.meshgrid(np.arange(-50, 40, 0.5), np.arange(-75, 0, 0.5))
 
 
-def _spine(seed, variant="usual"):
+def _spine(seed, variant="usual", fractures=None):
   rng = np.random.default_rng(seed)
-  return draw_spine(rng, load_statistics(), variant, {})
+  return draw_spine(rng, load_statistics(), variant, fractures or {})
 
 
 def _plane(spine):
@@ -30,7 +31,7 @@ def _within(bone, world):
 
 def _rims(bone, up):
   """Posterior and anterior end of a surface: a line fitted, then corners."""
-  middle = np.arange(-10, 1)
+  middle = np.intersect1d(np.arange(-10, 1), bone[:, 0])
   edge = [(up * bone[bone[:, 0] == y, 1]).max() * up for y in middle]
   slope = np.arctan(np.polyfit(middle, edge, 1)[0])
   along = np.array([np.cos(slope), np.sin(slope)])
@@ -73,3 +74,18 @@ def test_the_last_body_does_not_touch_the_sacrum(seed):
   world = _plane(spine)[:, _Y.ravel() > -25]
   last = spine.vertebrae[-1]
   assert not (_within(last, world) & _within(spine.sacrum, world)).any()
+
+
+@pytest.mark.parametrize("kind", ["crush", "wedge", "biconcave"])
+def test_the_sacrum_follows_a_broken_last_vertebra(kind):
+  """S1 stays a disc away from the endplate that gave way."""
+  spine = _spine(0, fractures={"L5": Fracture(kind, 3, 0.5)})
+  last = spine.vertebrae[-1]
+  up = np.arange(-60, 0, 0.5)
+  line = last.centre + up[:, None] * last.frame[:, 2]
+  bones = [
+    np.array([b.depth(*p[:, None]).item() > 0 for p in line])
+    for b in (last, spine.sacrum)
+  ]
+  gap = up[bones[0]].min() - up[bones[1]].max()
+  assert 5 < gap < (20 if kind == "biconcave" else 16)  # its hollow

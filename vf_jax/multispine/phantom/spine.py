@@ -163,7 +163,7 @@ class Spine:
 
   Attributes:
     vertebrae: C1 to the last lumbar one.
-    sacrum: in the frame of the last one.
+    sacrum: under the last one, in a frame of its own.
     variant: 'usual' or a key of `VARIANTS`.
     size: of this patient, 1 is usual.
   """
