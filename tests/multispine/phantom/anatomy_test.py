@@ -198,7 +198,8 @@ def test_lesion_boxes_hold_changed_bone(seed, monkeypatch):
     changed = gain[cut][bone & (gain[cut] != 0)]
     assert changed.size > 0.15 * bone.size
     if box.kind == "lytic":
-      assert np.median(changed) < -50
+      # At most 70 HU in place of 100 or more, blurred at the rim.
+      assert np.median(changed) < -30
     else:
       assert box.kind == "sclerotic"
       assert np.median(changed) > 150

@@ -64,6 +64,9 @@ def _solid_organs(canvas, spine, body, above, rng) -> None:
   off = np.abs(canvas.x[:, None, None] - course.centre[box[2], 0])
   rise = canvas.y[None, :, None] - course.centre[box[2], 1]
   under &= rise > 6 - 0.5 * np.maximum(off - 75 * size, 0)
+  # In front of the spine are crura and great vessels.
+  wide, deep = (course.half[box[2], i] for i in range(2))
+  under &= np.hypot(off / (wide + 16), rise / (deep + 14)) > 1
   liver, spleen = rng.uniform(40, 65), rng.uniform(40, 55)
   for level, offset, radii, hu in (
     (18.4, (74, 52, 0), (80, 80, 80), liver),

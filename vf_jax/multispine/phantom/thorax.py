@@ -280,12 +280,14 @@ def lungs(
   wide, deep = (course.half[cut, i][None, None, :] for i in range(2))
   off = canvas.x[:, None, None] - cx
   rise = y - cy
-  spine_side = np.where(
-    rise < 0, wide + 4 - np.float32(0.35) * rise, wide + np.float32(4)
-  )
+  spine_side = wide + 4 + np.float32(0.35) * np.maximum(-rise, 0)
+  # Transverse processes and necks of ribs hold the gutters off.
+  spine_side += np.float32(1.5) * np.maximum(-rise - 16, 0)
   middle = np.where(rise < deep + 6, spine_side, np.float32(21))
   middle = np.where(rise > deep + 60, np.float32(10), middle)
-  middle = middle + 4 * smooth_noise(inner.shape, 12, rng)
+  # Pleura and fat stay on the bone, however uneven the surface is.
+  uneven = smooth_noise(inner.shape, 12, rng)
+  middle = middle + 4 * np.maximum(uneven, np.float32(-0.4))
   lung = (inner < 1) & (np.abs(off) > middle) & (above[box] > 0)
   chest = (inner < 1) & (above[box] > 0) & ~lung
   canvas.paint(box, chest, tissues.FAT, -80.0, (tissues.MUSCLE, tissues.FAT))
