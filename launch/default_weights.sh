@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the weights of the package from nothing but this repository, with its
-# history, and a seed: phantoms, store, training on from the weights of the seventh
+# history, and a seed: phantoms, store, training on from the weights of the eighth
 # stage, the lesion decoder alone after that, export (90 minutes on two cores; killed
 # or stopped, the same command goes on). The recipe is configs/default.py, the
 # stages are in docs/training.md.
@@ -33,9 +33,9 @@ phantoms hips2 --cases 48 --first 368 --spans "$HIPS" --variants "$COUNTS"
 [ -e "$folder/store/store.json" ] ||
   run merge phantom="$folder"/{necks,hips,usual,necks2,hips2,usual2}/store \
     "$here/tests/data/store" --out "$folder/store"
-# The package's weights of before: those of the seventh stage.
+# The package's weights of before: those of the eighth stage.
 mkdir -p "$folder/before"
-git -C "$here" archive 7102a30 vf_jax/assets/weights |
+git -C "$here" archive 991bb93 vf_jax/assets/weights |
   tar -x -C "$folder/before" --strip-components=3
 run train --config "$here/configs/default.py" --workdir "$folder/run" \
   --config.data.store="$folder/store" --config.train.init="$folder/before"
