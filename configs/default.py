@@ -8,7 +8,7 @@ none of them. Synthetic lesions are grown in the vertebrae of most crops; a
 quarter of the crops show a narrower field of view than their scan. The
 shipped weights come of repeated runs of it, the last stage on the lesion
 decoder alone (docs/training.md); the last run, from the weights at commit
-7102a30, took an hour on two cores: vertebra Dice 0.921 on the demo CT.
+991bb93, took 41 minutes on two cores: vertebra Dice 0.927 on the demo CT.
 `launch/default_weights.sh FOLDER` makes phantoms and store and trains:
 
     vf-jax train --config configs/default.py --workdir RUN \
@@ -69,10 +69,10 @@ def get_config(variant: str = "") -> ConfigDict:
   config.loss.update(lesion=0.1, lesion_size=0.01)
   config.optim.update(learning_rate=4e-4, warmup_steps=100)
   config.train.update(
-    steps=2500,
+    steps=3800,
     log_every=25,
     checkpoint_every=100,
-    seed=8,  # that of the stage: other crops than the stages before saw
+    seed=9,  # that of the stage: other crops than the stages before saw
     init=str(_HERE.parent / "vf_jax" / "assets" / "weights"),
   )
   if "lesion-decoder" in parts:
