@@ -8,7 +8,7 @@ none of them. Synthetic lesions are grown in the vertebrae of most crops; a
 quarter of the crops show a narrower field of view than their scan. The
 shipped weights come of repeated runs of it, the last stage on the lesion
 decoder alone (docs/training.md); the last run, from the weights at commit
-991bb93, took 41 minutes on two cores: vertebra Dice 0.927 on the demo CT.
+991bb93, took 37 minutes on two cores: vertebra Dice 0.927 on the demo CT.
 `launch/default_weights.sh FOLDER` makes phantoms and store and trains:
 
     vf-jax train --config configs/default.py --workdir RUN \

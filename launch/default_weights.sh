@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the weights of the package from nothing but this repository, with its
 # history, and a seed: phantoms, store, training on from the weights of the eighth
-# stage, the lesion decoder alone after that, export (90 minutes on two cores; killed
+# stage, the lesion decoder alone after that, export (an hour on two cores; killed
 # or stopped, the same command goes on). The recipe is configs/default.py, the
 # stages are in docs/training.md.
 #

@@ -61,7 +61,7 @@ def test_every_lesion_stands_out_from_the_bone_of_its_vertebra(spine):
 
 
 def test_the_rim_of_a_lytic_lesion_is_denser_than_the_bone(spine, monkeypatch):
-  monkeypatch.setattr(column_module, "_RIMMED", 1.0, raising=False)
+  monkeypatch.setattr(column_module, "_RIMMED", 1.0)
   density = Density(150.0, 700.0, 1.0, 20.0)
   name = spine.vertebrae[_LEVEL].name
   lesion = Lesion(name, "lytic", (0.0, 0.3, 0.0), (9.0, 9.0, 9.0), 40.0, 3)
