@@ -7,12 +7,13 @@
       --out benchmarks/results
 
 Trains from nothing: the recipe of configs/default.py, the same without the
-modulation unit, the same on real CTs only, and a plain U-Net on crops of the
-same cases as far as they have masks; each makes the steps that fit in the same
-time, by a measurement in turn at the beginning. Ours have the recipe's learning
-rate; the U-Net's is the best of three in pilots. Judged on the last phantom of
-every domain and on the real CTs with masks, each only by networks that were not
-trained on it. It goes on where it was stopped: every run leaves a file in DIR.
+modulation unit, on real CTs only, and with a smaller and a larger network, and
+a plain U-Net on crops of the same cases as far as they have masks; each makes
+the steps that fit in the same time, by a measurement in turn at the beginning.
+Ours have the recipe's learning rate; the U-Net's is the best of several in
+pilots. Judged on the last phantom of every domain and on the real CTs with
+masks, each only by networks that were not trained on it. It goes on where it
+was stopped: every run leaves a file in DIR.
 Needs torch and monai.
 """
 
@@ -25,7 +26,7 @@ import pathlib
 import re
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import contestants
@@ -37,8 +38,15 @@ from contestants import PLAIN
 from vf_jax.huge_pages import restart_with_huge_pages
 
 _COMPILED = f"{PLAIN}, torch.compile"
+SIZES = {
+  "default:smaller": {"dim": 128, "heads": 2, "channels": 64},
+  "default:larger": {"dim": 256, "heads": 4, "depth": 6, "channels": 128},
+}
+"""Of the network; the default has 192, 3, depth 4 and 96."""
+
 SETTINGS = (
-  "default", "default:-modulation", "default:-synthesis", PLAIN, _COMPILED,
+  "default", "default:-modulation", "default:-synthesis", *SIZES, PLAIN,
+  _COMPILED,
 )  # fmt: skip
 NAMES = SETTINGS[:-1]
 REAL = {"lidc-idri-0001": "chest CT", "example-ct": "abdominal CT of the demo"}
@@ -65,7 +73,10 @@ def main() -> None:
       restart_with_huge_pages()
     print(json.dumps((measure if options.part == "measure" else run)(**one)))
     return
-  times = _kept(options.workdir / "times.json", lambda: _times(options.store))
+  times = _kept(
+    options.workdir / "times.json",
+    lambda: _times(options.store, options.settings),
+  )
 
   def trained(setting, share=1.0, **further):
     one = {
@@ -123,8 +134,8 @@ def _kept(path: pathlib.Path, make: Any) -> Any:
   return json.loads(path.read_text())
 
 
-def _times(store: str) -> dict[str, float]:
-  """Seconds of a step of each setting: the better of two rounds."""
+def _times(store: str, names: Collection[str]) -> dict[str, float]:
+  """Seconds of a step of each way to run them: the better of two rounds."""
   found = measuring.interleave(
     __file__,
     {
@@ -132,6 +143,7 @@ def _times(store: str) -> dict[str, float]:
         "measure", "--one", json.dumps({"setting": name, "store": store})
       ]
       for name in SETTINGS
+      if _network(name) in names
     },
     rounds=2,
   )  # fmt: skip
@@ -223,7 +235,9 @@ def _config(
   from vf_jax.multispine.store import Store
 
   variant = "" if setting.startswith(PLAIN) else setting.partition(":")[2]
-  config = default.get_config(variant)
+  size = SIZES.get(setting, {})
+  config = default.get_config("" if size else variant)
+  config.model.update(size)
   config.model.prototypes = len(domain_names(Store(store)))
   config.data.store = store
   config.optim.update(learning_rate=rate, warmup_steps=max(1, steps // 10))
