@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
 import tracemalloc
 
 import nibabel
@@ -385,6 +386,19 @@ def test_slabs_of_threads_are_those_of_one(monkeypatch):
   np.testing.assert_array_equal(
     volume_lib.resample(voxels, source, target), whole
   )
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 0), (3, 4, 5)])
+def test_large_results_lie_on_the_disk(turn, monkeypatch):
+  voxels = noise((70, 60, 50), np.float32)
+  source = Grid(voxels.shape, oblique(turn, (1, 1, 1)))
+  target = volume_lib.network_grid(source, 0.9)
+  expected = volume_lib.resample(voxels, source, target, fill=-1)
+  assert expected.base is None
+  monkeypatch.setattr("vf_jax.scratch.ON_DISK", expected.nbytes)
+  found = volume_lib.resample(voxels, source, target, fill=-1)
+  assert isinstance(found.base, mmap.mmap)
+  np.testing.assert_array_equal(found, expected)
 
 
 def _shift(*start):

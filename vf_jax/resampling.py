@@ -17,7 +17,7 @@ import scipy.sparse
 from jaxtyping import Bool, Float64, Shaped
 
 from vf_jax import threads
-from vf_jax.scratch import release
+from vf_jax.scratch import empty, release, slabs
 
 # A target voxel this close to the half-voxel rim still counts as inside.
 _RIM = 1e-6
@@ -87,14 +87,16 @@ def resample_indices(
       sampled (order 1 only).
 
   Returns:
-    An array of the dtype of `voxels`, of int16 if clipped, in Fortran order;
-    integers are rounded and saturate.
+    An array of the dtype of `voxels`, of int16 if clipped, in Fortran order,
+    on the disk if large (`scratch.empty`); integers are rounded and saturate.
 
   Units:
     Voxels throughout.
   """
   dtype = voxels.dtype if clip is None else np.dtype(np.int16)
-  result = np.full(shape, fill, dtype, "F")
+  result = empty(shape, dtype)
+  for part in slabs(result):
+    result[..., part] = fill
   if 0 in voxels.shape or 0 in shape:
     return result
   straight = _straighten(voxels, index_map, shape, sigma)
@@ -104,7 +106,7 @@ def resample_indices(
 
   def fill_brick(brick) -> None:
     _resample_brick(result, brick, voxels, index_map, order, sigma, clip)
-    release(voxels)
+    release(voxels, result)
 
   _in_threads(fill_brick, list(_bricks(shape)))
   return result
@@ -168,7 +170,7 @@ def _resample_straight(result, voxels, positions, sigma, *, order, clip):
     for along in (2, 0, 1):
       slab = _along(own[along], slab, along)
     target[_part(axis, start, start + step)] = _cast(slab, result.dtype)
-    release(voxels)
+    release(voxels, result)
 
   _in_threads(fill_slab, range(0, target.shape[axis], step))
 

@@ -24,8 +24,8 @@ from jaxtyping import Shaped
 VARIABLE = "VF_JAX_SCRATCH"
 """Environment variable that names the folder of these files."""
 
-ON_DISK = 1 << 26
-"""Arrays of fewer bytes stay in memory, if nobody says otherwise."""
+ON_DISK = 1 << 24
+"""Arrays of fewer bytes stay in memory."""
 
 _M_ARENA_MAX = -8  # malloc.h
 _SLAB = 1 << 21  # bytes of the largest array that `slabs` shows at a time
@@ -39,7 +39,6 @@ def empty(
   shape: int | tuple[int, ...],
   dtype: Any,
   order: Literal["C", "F"] = "F",
-  least: int | None = None,
 ) -> Shaped[np.ndarray, "*shape"]:
   """An array as of `np.empty`; on the disk if it is large.
 
@@ -47,7 +46,6 @@ def empty(
     shape: of the array.
     dtype: of the array.
     order: 'F' or 'C', as in `np.empty`.
-    least: bytes from which on it is large; `ON_DISK` if None.
 
   Returns:
     A writable array. It lies in memory if the folder for scratch files cannot
@@ -57,7 +55,7 @@ def empty(
   size = np.dtype(dtype).itemsize
   for n in sizes:
     size *= n
-  if size >= (ON_DISK if least is None else least):
+  if size >= ON_DISK:
     with contextlib.suppress(OSError):
       return np.ndarray(sizes, dtype, _map_file(size), order=order)
   return np.empty(sizes, dtype, order)

@@ -202,8 +202,8 @@ def resample(
       sampled, slab by slab; order 1 only.
 
   Returns:
-    An array of the same dtype, of int16 if clipped, in Fortran order; integers
-    are rounded and saturate.
+    An array of the same dtype, of int16 if clipped, in Fortran order, on the
+    disk if large (`scratch.empty`); integers are rounded and saturate.
 
   Raises:
     InputError: if shape and grid disagree, the order is not 0 or 1, the

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int16
 
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.infer.windows import padded_shape, run_ahead, take_window
-from vf_jax.scratch import trim
+from vf_jax.scratch import release, trim
 
 Forward = Callable[
   [
@@ -67,6 +67,7 @@ def gather_evidence(
       block[place] = take_window(image, start.tolist(), crop)
       points[place, : len(own)] = own - start
       mask[place, : len(own)] = True
+    release(image)
     found = np.asarray(forward(block, points, mask))
     return [rows[real] for rows, real in zip(found, mask)]
 

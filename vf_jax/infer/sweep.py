@@ -16,7 +16,6 @@ from vf_jax.scratch import empty, release
 LEAST_HEAT = 1e-3
 """Probability below which no cell tells of a lesion."""
 
-_LARGE = 1 << 25  # bytes of a probability that is kept on the disk
 _UNSEEN = -30.0  # logit where no window was run
 _SLAB = 1 / 3  # of a window; what is shorter is mirrored
 
@@ -90,7 +89,7 @@ def sweep(
 
   depth, height, width = image.shape
   cells = tuple(n // STEM_STRIDE for n in padded_shape(image.shape, crop))
-  probability = empty(image.shape, np.float16, "C", _LARGE)
+  probability = empty(image.shape, np.float16, "C")
   probability[...] = 0
   heat = np.zeros(cells, np.float32)
   box = np.zeros((*cells, 6), np.float32)

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float32, Int16, UInt8
 from vf_jax import threads
 from vf_jax.hounsfield import AIR_HU
 from vf_jax.model_config import STEM_STRIDE
-from vf_jax.scratch import trim
+from vf_jax.scratch import release, trim
 
 BONE_HU = 100.0
 """A window whose voxels all lie below this holds no bone and is skipped."""
@@ -175,6 +175,7 @@ def plan_windows(
       skipped += 1
     else:
       starts.append(start)
+  release(image)
   return Windows(image, crop, shape, starts, skipped)
 
 
@@ -204,6 +205,7 @@ def blend(
     block = np.full((batch, *crop), AIR_HU, np.int16)
     for slot, start in enumerate(places):
       block[slot] = take_window(windows.image, start, crop)
+    release(windows.image)
     return [np.asarray(array) for array in forward(block)]
 
   with (
@@ -212,8 +214,7 @@ def blend(
   ):
     for number, (places, outputs) in enumerate(zip(batches, ahead)):
       if not sums:
-        # Now the program is compiled and the scan is read.
-        trim()
+        trim()  # Now the program is compiled and the scan is read.
         sums = [_Sums(a, crop, windows.shape, rows, pool) for a in outputs]
         yield from _finish(sums, 0, places[0][0])
       for one in sums:
@@ -224,9 +225,10 @@ def blend(
       del array
       last = number + 1 == len(batches)
       stop = windows.shape[0] if last else batches[number + 1][0][0]
-      yield from _finish(sums, places[0][0], stop)
-  # Each thread leaves free memory behind in an arena of its own.
-  trim()
+      if stop > places[0][0]:
+        yield from _finish(sums, places[0][0], stop)
+        # Threads leave holes between what they keep; they would add up.
+        trim()
 
 
 def run_ahead(
