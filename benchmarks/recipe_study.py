@@ -13,8 +13,7 @@ the steps that fit in the same time, by a measurement in turn at the beginning.
 Ours have the recipe's learning rate; the U-Net's is the best of several in
 pilots. Judged on the last phantom of every domain and on the real CTs with
 masks, each only by networks that were not trained on it. It goes on where it
-was stopped: every run leaves a file in DIR.
-Needs torch and monai.
+was stopped: every run leaves a file in DIR. Needs torch and monai.
 """
 
 from __future__ import annotations
@@ -77,6 +76,13 @@ def main() -> None:
     options.workdir / "times.json",
     lambda: _times(options.store, options.settings),
   )
+  untimed = set(options.settings) - set(map(_network, times))
+  if untimed:
+    parser.error(
+      f"{options.workdir} has times of other settings, not of "
+      f"{', '.join(sorted(untimed))}: they are measured in turn, so use "
+      "another --workdir"
+    )
 
   def trained(setting, share=1.0, **further):
     one = {
