@@ -13,7 +13,7 @@ import itertools
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import contestants
@@ -24,6 +24,7 @@ from contestants import CROP, NAMES, OURS
 REAL = "lidc-idri-0001"
 _AROUND_MM = 40.0
 _PILOT_SEED = 100
+_RUNG = 2.5
 _RESAMPLES = 2000
 
 
@@ -53,14 +54,14 @@ def compare(
     merge([("", path) for path in stores], store)
   (workdir / "runs").mkdir(parents=True, exist_ok=True)
 
-  def alone(name: str, rate: float, seed: int, share: float) -> dict[str, Any]:
+  def alone(name: str, rate: float, seed: int) -> dict[str, Any]:
     one = {
       "name": name,
       "store": str(store),
-      "steps": max(2, round(steps[name] * share)),
+      "steps": steps[name],
       "rate": rate,
       "seed": seed,
-      "judged": share == 1,
+      "judged": seed != _PILOT_SEED,
     }
     file = f"{name}-{one['steps']}-{rate:g}-{seed}".replace(" ", "_")
     file = file.replace(":", "_")
@@ -71,23 +72,45 @@ def compare(
       print(path.name, found, flush=True)
     return json.loads(path.read_text())
 
-  pilots = [
-    alone(name, rate, _PILOT_SEED, 0.5)
-    for name in NAMES
-    for rate in contestants.RATES
-  ]
-  rates = {
-    name: min(
-      (p for p in pilots if p["name"] == name), key=lambda p: p["last_loss"]
-    )["rate"]
-    for name in NAMES
-  }
+  pilots = []
+  rates = {}
+  for name in NAMES:
+    tried, rates[name] = climb(
+      lambda rate, name=name: alone(name, rate, _PILOT_SEED)
+    )
+    pilots += tried
   runs = [
-    alone(name, rates[name], seed, 1.0)
-    for seed in range(seeds)
-    for name in NAMES
+    alone(name, rates[name], seed) for seed in range(seeds) for name in NAMES
   ]
   return {"pilots": pilots, "runs": runs}
+
+
+def climb(
+  pilot: Callable[[float], dict[str, Any]],
+) -> tuple[list[dict[str, Any]], float]:
+  """Finds the learning rate with the lowest training loss on a ladder.
+
+  Args:
+    pilot: trains with a rate and returns its `last_loss`.
+
+  Returns:
+    All pilots, and the best rate: neither the lowest nor the highest tried,
+    for the ladder goes on until the best lies inside it.
+  """
+  tried = {rate: pilot(rate) for rate in contestants.RATES}
+  while True:
+    # A loss that is no number is the worst.
+    best = min(
+      tried, key=lambda r: np.nan_to_num(tried[r]["last_loss"], nan=np.inf)
+    )
+    if best == max(tried):
+      beyond = best * _RUNG
+    elif best == min(tried):
+      beyond = best / _RUNG
+    else:
+      return [tried[rate] for rate in sorted(tried)], best
+    beyond = float(f"{beyond:.2g}")
+    tried[beyond] = pilot(beyond)
 
 
 def divide(store: Any) -> tuple[list[int], list[int]]:
@@ -302,8 +325,9 @@ def render(found: Mapping[str, Any]) -> list[str]:
     "same stream of augmented crops (2 mm voxels, one crop a step; the stream "
     "is not timed), with the same loss (Dice and cross-entropy of vertebra), "
     "clipping, schedule and averaging; ours carries its other decoders "
-    "along, without a loss. Learning rate: the best of three in a pilot of "
-    "half the steps, by the training loss. Trained on phantoms, painted real "
+    "along, without a loss. Learning rate: by the training loss of a pilot as "
+    "long as the run, the best of a ladder that goes on until the best lies "
+    "inside it. Trained on phantoms, painted real "
     "masks and real patches without vertebrae. Dice in the box of a case's "
     f"vertebrae and {_AROUND_MM:.0f} mm around it, mean "
     f"over {len(seeds)} seeds and the cases, with the 95 % interval of a "
@@ -314,6 +338,21 @@ def render(found: Mapping[str, Any]) -> list[str]:
         "learning rate", "processor s",
       ],
       rows,
+    ),
+    "Training loss of the pilots, by learning rate:",
+    measuring.table(
+      ["network", "pilots"],
+      [
+        [
+          name,
+          ", ".join(
+            f"{p['rate']:g}: {p['last_loss']:.3f}"
+            for p in found["pilots"]
+            if p["name"] == name
+          ),
+        ]
+        for name in NAMES
+      ],
     ),
   ]  # fmt: skip
 

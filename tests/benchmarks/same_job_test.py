@@ -69,11 +69,36 @@ def test_equal_time_says_who_is_better(same_job):
     for name, value in dice.items()
     for seed in range(3)
   ]  # fmt: skip
-  text = "\n".join(equal_time.render({"runs": runs, "seconds": 5}))
+  pilots = [
+    {"name": same_job.SWIN, "rate": rate, "last_loss": loss}
+    for rate, loss in ((4e-4, 1.5), (1e-3, 1.25))
+  ]
+  found = {"runs": runs, "pilots": pilots, "seconds": 5}
+  text = "\n".join(equal_time.render(found))
   assert "| MONAI UNETR | 0.500 [0.500, 0.500] | +0.300 [0.300" in text
   assert "| MONAI SwinUNETR | 0.900 [0.900, 0.900] | -0.100 [-0.100" in text
+  assert "| MONAI SwinUNETR | 0.0004: 1.500, 0.001: 1.250 |" in text
   wide = equal_time.interval(np.array([[0.1, 0.9], [0.2, 0.8]]))
   assert wide == "[0.100, 0.900]"
+
+
+@pytest.mark.parametrize(
+  ("losses", "best", "tried"),
+  [
+    ({4e-4: 3.0, 1e-3: 2.0, 2.5e-3: 4.0}, 1e-3, 3),
+    ({4e-4: 3.0, 1e-3: 2.0, 2.5e-3: 1.0, 6.3e-3: 1.5}, 2.5e-3, 4),
+    ({4e-4: 1.0, 1e-3: 2.0, 2.5e-3: 3.0, 1.6e-4: 0.9, 6.4e-5: 2}, 1.6e-4, 5),
+    ({4e-4: 2.0, 1e-3: 1.0, 2.5e-3: np.nan}, 1e-3, 3),
+  ],
+)
+def test_the_best_learning_rate_lies_inside_those_tried(losses, best, tried):
+  equal_time = importlib.import_module("equal_time")
+  pilots, rate = equal_time.climb(
+    lambda rate: {"rate": rate, "last_loss": losses[rate]}
+  )
+  assert rate == best
+  assert [p["rate"] for p in pilots] == sorted(losses)
+  assert len(pilots) == tried
 
 
 def test_parts_of_the_recipe_stand_in_one_table(same_job):
