@@ -76,6 +76,31 @@ def test_speed_is_that_of_steps_computed(uninterrupted):
   assert max(speeds) < 5 * np.median(speeds)
 
 
+def test_metrics_are_read_one_step_late(test_config, tmp_path, monkeypatch):
+  sent, read = 0, {}
+  make, merge = loop.jit_train_step, loop._merge
+
+  def counting(config, mesh):
+    run = make(config, mesh)
+
+    def step(*arguments):
+      nonlocal sent
+      sent += 1
+      return run(*arguments)
+
+    return step
+
+  def reading(pending, store):
+    read[pending[-1][0]] = sent
+    return merge(pending, store)
+
+  monkeypatch.setattr(loop, "jit_train_step", counting)
+  monkeypatch.setattr(loop, "_merge", reading)
+  train(test_config, tmp_path)
+  saved = range(5, 21, 5)  # here nothing may be outstanding
+  assert read == {step: step + (step not in saved) for step in LOGGED}
+
+
 def test_a_finished_run_has_nothing_left_to_do(
   uninterrupted, test_config, tmp_path
 ):
