@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import types
 
 import jax
 import numpy as np
@@ -70,35 +71,57 @@ def test_equal_time_says_who_is_better(same_job):
     for seed in range(3)
   ]  # fmt: skip
   pilots = [
-    {"name": same_job.SWIN, "rate": rate, "last_loss": loss}
-    for rate, loss in ((4e-4, 1.5), (1e-3, 1.25))
+    {"name": same_job.SWIN, "rate": rate, "dice": {"v": dice}}
+    for rate, dice in ((4e-4, 0.5), (1e-3, 0.25))
   ]
   found = {"runs": runs, "pilots": pilots, "seconds": 5}
   text = "\n".join(equal_time.render(found))
   assert "| MONAI UNETR | 0.500 [0.500, 0.500] | +0.300 [0.300" in text
   assert "| MONAI SwinUNETR | 0.900 [0.900, 0.900] | -0.100 [-0.100" in text
-  assert "| MONAI SwinUNETR | 0.0004: 1.500, 0.001: 1.250 |" in text
+  assert "| MONAI SwinUNETR | 0.0004: 0.500, 0.001: 0.250 |" in text
   wide = equal_time.interval(np.array([[0.1, 0.9], [0.2, 0.8]]))
   assert wide == "[0.100, 0.900]"
 
 
 @pytest.mark.parametrize(
-  ("losses", "best", "tried"),
+  ("dice", "best"),
   [
-    ({4e-4: 3.0, 1e-3: 2.0, 2.5e-3: 4.0}, 1e-3, 3),
-    ({4e-4: 3.0, 1e-3: 2.0, 2.5e-3: 1.0, 6.3e-3: 1.5}, 2.5e-3, 4),
-    ({4e-4: 1.0, 1e-3: 2.0, 2.5e-3: 3.0, 1.6e-4: 0.9, 6.4e-5: 2}, 1.6e-4, 5),
-    ({4e-4: 2.0, 1e-3: 1.0, 2.5e-3: np.nan}, 1e-3, 3),
+    ({4e-4: 0.1, 1e-3: 0.3, 2.5e-3: 0.2}, 1e-3),
+    ({1e-3: 0.2, 2.5e-3: 0.3, 6.3e-3: 0.25}, 2.5e-3),
+    ({1e-3: 0.1, 2.5e-3: 0.2, 6.3e-3: 0.3, 1.6e-2: 0.2}, 6.3e-3),
+    ({1.6e-4: 0.1, 4e-4: 0.6, 1e-3: 0.5, 2.5e-3: 0.4}, 4e-4),
   ],
 )
-def test_the_best_learning_rate_lies_inside_those_tried(losses, best, tried):
+def test_the_best_learning_rate_lies_inside_those_tried(dice, best):
   equal_time = importlib.import_module("equal_time")
   pilots, rate = equal_time.climb(
-    lambda rate: {"rate": rate, "last_loss": losses[rate]}
+    lambda rate: {"rate": rate, "dice": {"v": dice[rate]}}
   )
   assert rate == best
-  assert [p["rate"] for p in pilots] == sorted(losses)
-  assert len(pilots) == tried
+  assert [p["rate"] for p in pilots] == sorted(dice)
+
+
+def test_no_case_is_trained_on_and_judged(same_job):
+  equal_time = importlib.import_module("equal_time")
+  names = ("a1", "a2", "a3", "b1", "b2", equal_time.REAL, "c1")
+  records = [
+    types.SimpleNamespace(
+      domain=name[0],
+      mask_kind="network" if name == equal_time.REAL else "synthetic",
+      annotates=("masks",) if name != "c1" else (),
+    )
+    for name in names
+  ]
+  store = types.SimpleNamespace(names=list(names), records=records)
+  found = {
+    part: [names[i] for i in places]
+    for part, places in equal_time.divide(store).items()
+  }
+  assert found == {
+    "train": ["a1", "b1"],
+    "validation": ["a2"],
+    "test": ["a3", "b2", equal_time.REAL],
+  }
 
 
 def test_parts_of_the_recipe_stand_in_one_table(same_job):
