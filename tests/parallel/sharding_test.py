@@ -37,6 +37,7 @@ MESHES = [
     for shape in ((8, 1, 1, 1), (2, 2, 2, 1), (2, 1, 1, 4), (1, 1, 2, 4))
   ),
 ]
+LEAKY_RELU = unetr._leaky_relu
 CONVOLUTIONAL = {
   "crop": (64, 32, 16),
   "decoder": "unetr",
@@ -105,6 +106,7 @@ class _Reference:
   """Loss and gradients of one device, and those of a mesh against them."""
 
   def __init__(self, config):
+    self.config = config
     loss = make_loss(config)
     self._batch = _batch(config.model.crop)
     params = jax.jit(lambda: init_params(config, jax.random.key(0)))()
@@ -130,22 +132,32 @@ class _Reference:
       )
       return jax.device_get((value, grads))
 
-  def differs(self, shape) -> tuple[float, dict[str, float]]:
-    """Relative difference of the loss, and of the gradient by parameter."""
+  def differs(self, shape) -> tuple[float, float, dict[str, float]]:
+    """Relative difference of the loss, of the gradient as one, and by part."""
     value, grads = self.on(shape)
-
-    def norm(x):
-      return np.sqrt((np.asarray(x, np.float64) ** 2).sum())
-
     theirs = jax.tree_util.tree_leaves_with_path(self.grads)
-    whole = np.sqrt(sum(norm(b) ** 2 for _, b in theirs))
+    whole = _norm(self.grads)
     apart = {
       jax.tree_util.keystr(path, simple=True, separator="/"): (
-        norm(a - b) / max(norm(b), 1e-4 * whole)
+        _norm(a - b) / max(_norm(b), 1e-4 * whole)
       )
       for a, (path, b) in zip(jax.tree.leaves(grads), theirs)
     }
-    return abs(value - self.value) / abs(self.value), apart
+    return (
+      abs(value - self.value) / abs(self.value),
+      _apart(grads, self.grads),
+      apart,
+    )
+
+
+def _norm(tree) -> float:
+  leaves = jax.tree.leaves(tree)
+  return np.sqrt(sum((np.asarray(x, np.float64) ** 2).sum() for x in leaves))
+
+
+def _apart(found, expected) -> float:
+  difference = jax.tree.map(lambda a, b: a - b, found, expected)
+  return _norm(difference) / _norm(expected)
 
 
 def _reference(test_config, **changes):
@@ -169,7 +181,7 @@ def convolutional(test_config):
 
 @pytest.mark.parametrize("shape", MESHES, ids=str)
 def test_meshes_agree_with_one_device(subvoxel, shape):
-  loss, gradients = subvoxel.differs(shape)
+  loss, _, gradients = subvoxel.differs(shape)
   assert loss < 1e-5
   assert max(gradients.values()) < 1e-5
 
@@ -185,7 +197,7 @@ def test_meshes_agree_with_one_device(subvoxel, shape):
   ids=str,
 )
 def test_depth_is_divided_through_convolutions(convolutional, shape):
-  loss, gradients = convolutional.differs(shape)
+  loss, _, gradients = convolutional.differs(shape)
   assert loss < 1e-5
   # The norm after the image's projection lets almost nothing of its gradient
   # through: what is left of large terms is 4e-4 of the whole, and rounded.
@@ -194,14 +206,28 @@ def test_depth_is_divided_through_convolutions(convolutional, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, CONVOLUTIONAL], ids=["cells", "unetr"])
-def test_half_precision_agrees_too(test_config, monkeypatch, changes):
-  monkeypatch.setattr(unetr, "_leaky_relu", jax.nn.silu)
-  reference = _reference(test_config, dtype="bfloat16", **changes)
+def test_the_leaky_relu_itself_agrees_as_a_whole(test_config, monkeypatch):
+  monkeypatch.setattr(unetr, "_leaky_relu", LEAKY_RELU)
+  reference = _reference(test_config, **CONVOLUTIONAL)
+  loss, whole, _ = reference.differs((2, 1, 1, 4))
+  assert loss < 1e-5
+  assert whole < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["subvoxel", "convolutional"])
+def test_half_precision_agrees_too(test_config, request, kind):
+  single = request.getfixturevalue(kind)
+  model = dataclasses.replace(single.config.model, dtype="bfloat16")
+  half = _Reference(dataclasses.replace(test_config, model=model))
+  rounding = _apart(half.grads, single.grads)
+  assert rounding < 5e-2
   for shape in ((1, 2, 2, 2), (2, 1, 1, 4), (1, 4, 1, 2)):
-    loss, gradients = reference.differs(shape)
+    loss, whole, gradients = half.differs(shape)
     assert loss < 3e-2
     assert np.median(list(gradients.values())) < 3e-2
+    # Through the convolutional decoder half precision itself is 0.045 off.
+    assert whole < max(3e-2, 1.5 * rounding)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
