@@ -44,7 +44,8 @@ def render(result: Mapping[str, Any]) -> str:
     ]
   parts.insert(
     1,
-    f"{measuring.origin(facts)}. Phantoms: every patient under "
+    f"{measuring.origin(facts)}; runs of the commits {_commits(runs)}. "
+    "Phantoms: every patient under "
     "four scanners, 2 mm, margin of 20 mm around the spine; a network of "
     f"{min(r['parameters'] for r in runs) / 1e6:.2f} M parameters without the "
     "unit; scores of whole scans of patients that were never trained on, at "
@@ -52,6 +53,10 @@ def render(result: Mapping[str, Any]) -> str:
     "are four fields of view only, so levels are easy here.",
   )
   return "\n\n".join(parts)
+
+
+def _commits(runs: Iterable[Run]) -> str:
+  return ", ".join(sorted({run["facts"]["commit"][:9] for run in runs}))
 
 
 def _head(runs: Sequence[Run], steps: int) -> str:
