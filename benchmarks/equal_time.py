@@ -25,7 +25,7 @@ from contestants import CROP, NAMES, OURS
 REAL = "lidc-idri-0001"
 _AROUND_MM = 40.0
 _PILOT_SEED = 100
-_FIRST_RATES = (1e-3, 2.5e-3)
+_LADDER = (4e-4, 1e-3, 2.5e-3, 6.3e-3, 1.6e-2)  # learning rates
 _RUNG = 2.5
 _RESAMPLES = 2000
 
@@ -102,7 +102,7 @@ def climb(
     All pilots, and the best rate: neither the lowest nor the highest tried,
     for the ladder goes on until the best lies inside it.
   """
-  tried = {rate: pilot(rate) for rate in _FIRST_RATES}
+  tried = {rate: pilot(rate) for rate in _LADDER}
   while True:
     best = max(tried, key=lambda rate: mean_dice(tried[rate]))
     if best == max(tried):
