@@ -34,7 +34,8 @@ SHAPES = {
   "12,12,12,256,128": "UNETR",
   "24,24,24,128,128": "fast:B",
   "24,24,24,256,256": "fast:L, H",
-  "24,16,16,96,96": "tiny",
+  "24,16,16,96,96": "tiny, default",
+  "24,16,16,64,64": "default's lesions",
 }
 WHAT = ("forward", "gradients")
 

@@ -24,7 +24,9 @@ def benchmark():
   return importlib.import_module("conv3d")
 
 
-@pytest.mark.parametrize(("name", "variant"), [("base", ""), ("fast", "L")])
+@pytest.mark.parametrize(
+  ("name", "variant"), [("base", ""), ("fast", "L"), ("default", "")]
+)
 def test_every_shape_of_a_model_is_measured(benchmark, name, variant):
   get_config = runpy.run_path(str(_ROOT / f"configs/{name}.py"))["get_config"]
   config = from_config_dict(get_config(variant)).model
