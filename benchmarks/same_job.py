@@ -8,9 +8,9 @@
 `speed` measures crops of 96^3 in training and inference, each setting in a
 fresh process, in turn. `accuracy` trains all three on the same stream of crops
 (`equal_time.py`), each as many steps as it makes in the same time by the table
-of `speed`, which must exist. It goes on where it was stopped: every run leaves
-a file in DIR. Needs torch and monai; PHANTOMS is made by `vf-jax phantom` and
-`vf-jax prepare --spacing 2`.
+of `speed`, which must exist; a new one drops the accuracy. It goes on where it
+was stopped: every run leaves a file in DIR. Needs torch and monai; PHANTOMS is
+made by `vf-jax phantom` and `vf-jax prepare --spacing 2`.
 """
 
 from __future__ import annotations
@@ -78,12 +78,16 @@ def main() -> None:
       for name in SETTINGS
     }
     found = measuring.interleave(__file__, arguments, options.rounds)
-    _write(options.out, "speed", {"facts": measuring.facts(), "rounds": found})
+    # Steps of an older table of accuracy are not those of these speeds.
+    speed = {"facts": measuring.facts(), "rounds": found}
+    _write(options.out, {"speed": speed})
   else:
     import equal_time
 
-    speed = _read(options.out)["speed"]["rounds"]
-    seconds = {name: best(speed, name, "train") for name in contestants.NAMES}
+    speed = _read(options.out)["speed"]
+    seconds = {
+      name: best(speed["rounds"], name, "train") for name in contestants.NAMES
+    }
     found = equal_time.compare(
       __file__,
       options.stores.split(","),
@@ -92,7 +96,7 @@ def main() -> None:
       options.seeds,
     )
     found |= {"facts": measuring.facts(), "seconds": options.seconds}
-    _write(options.out, "accuracy", found)
+    _write(options.out, {"speed": speed, "accuracy": found})
 
 
 def measure(setting: str, repeats: int) -> dict[str, float]:
@@ -199,19 +203,14 @@ def best(rounds: dict[str, Any], name: str, job: str) -> float:
 
 
 def _read(folder: str) -> dict[str, Any]:
-  path = pathlib.Path(folder) / f"{_FILE}.json"
-  return json.loads(path.read_text()) if path.exists() else {}
+  return json.loads((pathlib.Path(folder) / f"{_FILE}.json").read_text())
 
 
-def _write(folder: str, part: str, found: dict[str, Any]) -> None:
-  """Replaces one part of the results and renders all of them."""
-  results = _read(folder) | {part: found}
+def _write(folder: str, results: dict[str, Any]) -> None:
+  """Writes the results, and renders them."""
   text = render(results)
   print(text)
-  target = pathlib.Path(folder)
-  target.mkdir(parents=True, exist_ok=True)
-  (target / f"{_FILE}.json").write_text(json.dumps(results, indent=1) + "\n")
-  (target / f"{_FILE}.md").write_text(text + "\n")
+  measuring.write(folder, _FILE, results, text)
 
 
 def _head(facts: dict[str, Any]) -> str:
