@@ -29,8 +29,6 @@ SWIN = "MONAI SwinUNETR"
 NAMES = (OURS, UNETR, SWIN)
 PLAIN = "MONAI BasicUNet"
 """Plain U-Net of 2.3 million parameters, for `recipe_study.py`."""
-RATES = (4e-4, 1e-3, 2.5e-3)
-"""Learning rates that a pilot chooses from, for each network."""
 
 _CLIP, _EMA = 1.0, 0.998
 _WARM_UP = 0.1  # of the steps

@@ -52,6 +52,7 @@ REAL = {"lidc-idri-0001": "chest CT", "example-ct": "abdominal CT of the demo"}
 _ONLY_REAL = "default:-synthesis"
 _RATE, _OVERLAP, _TIMED = 1e-3, 0.25, 8
 _PILOT_SEED, _PILOT = 100, 0.2  # of the steps
+_RATES = (4e-4, 1e-3, 2.5e-3)  # that the U-Net's pilots try
 
 
 def main() -> None:
@@ -108,8 +109,7 @@ def main() -> None:
     further = {}
     if name == PLAIN:
       pilots = [
-        trained(setting, _PILOT, seed=_PILOT_SEED, rate=rate)
-        for rate in contestants.RATES
+        trained(setting, _PILOT, seed=_PILOT_SEED, rate=rate) for rate in _RATES
       ]
       further["rate"] = min(pilots, key=lambda p: p["last_loss"])["rate"]
     runs += [
