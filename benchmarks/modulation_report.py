@@ -11,8 +11,13 @@ from typing import Any
 import measuring
 import numpy as np
 
+NOTHING = "nothing"  # left out: the network learns under every scanner
 _RESAMPLES = 2000
 _METRICS = ("Dice", "level accuracy", "lesion AP")
+_INTERVAL = (
+  "mean over seeds (95 % interval of a bootstrap over patients, the same for "
+  "both; the seeds are fixed, so that it lacks what other seeds would change)"
+)
 
 Run = Mapping[str, Any]
 Scans = Sequence[Mapping[str, Any]]
@@ -32,16 +37,23 @@ def render(result: Mapping[str, Any]) -> str:
   groups = collections.defaultdict(list)
   for run in runs:
     groups[run["left_out"], run["augment"], run["steps"]].append(run)
+  parts += _costs(groups)
   for (left_out, augment, steps), members in sorted(groups.items()):
     parts += [
       f"## {left_out} left out, augmentation of intensities {augment}",
       _head(members, steps),
       _scores(members, left_out),
-      "Difference to no modulation, mean over seeds (95 % interval of a "
-      "bootstrap over patients, the same for both; the seeds are fixed, so "
-      "that it lacks what other seeds would change):",
-      _differences(members, left_out),
     ]
+    if rows := _differences(members, left_out):
+      parts += [
+        f"Difference to no modulation, {_INTERVAL}:",
+        measuring.table(
+          [
+            "unit", "domains", "seeds", *(f"change of {m}" for m in _METRICS),
+          ],
+          rows,
+        ),
+      ]  # fmt: skip
   parts.insert(
     1,
     f"{measuring.origin(facts)}; runs of the commits {_commits(runs)}. "
@@ -53,6 +65,47 @@ def render(result: Mapping[str, Any]) -> str:
     "are four fields of view only, so levels are easy here.",
   )
   return "\n\n".join(parts)
+
+
+def _costs(groups: Mapping[tuple[str, str, int], Sequence[Run]]) -> list[str]:
+  """What a scanner loses by being left out, without the unit; or nothing."""
+  parts = []
+  for augment, steps in sorted({key[1:] for key in groups}):
+    seen_all = _plain(groups.get((NOTHING, augment, steps), []))
+    rows = []
+    for left_out in sorted({key[0] for key in groups} - {NOTHING}):
+      without = _plain(groups.get((left_out, augment, steps), []))
+      seeds = sorted(set(seen_all) & set(without))
+      if not seeds:
+        continue
+      sides = [
+        [
+          _by_patient(_of(runs[seed], left_out, False))
+          for runs in (without, seen_all)
+        ]
+        for seed in seeds
+      ]
+      rows.append(
+        [left_out, len(seeds)]
+        + [_interval(_METRIC[name], sides) for name in _METRICS]
+      )
+    if rows:
+      parts += [
+        "## What leaving a scanner out costs, augmentation of intensities "
+        f"{augment}, {steps} steps",
+        "Without the unit: scores on that scanner of networks that never saw "
+        "it, less those of networks that learned under all four, "
+        f"{_INTERVAL}:",
+        measuring.table(
+          ["left out", "seeds", *(f"change of {m}" for m in _METRICS)], rows
+        ),
+      ]
+  return parts
+
+
+def _plain(runs: Sequence[Run]) -> dict[int, Run]:
+  """Runs without the unit, by seed."""
+  return {run["seed"]: run for run in runs if run["kind"] == "none"}
 
 
 def _commits(runs: Iterable[Run]) -> str:
@@ -91,7 +144,7 @@ def _kinds(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
 def _scores(runs: Sequence[Run], left_out: str) -> str:
   rows = []
   for (kind, unit), members in _kinds(runs).items():
-    for seen in (True, False):
+    for seen in _views(left_out):
       parts = [list(_of(run, left_out, seen).values()) for run in members]
       cells = [
         _cell([_METRIC[name](scans) for scans in parts]) for name in _METRICS
@@ -115,15 +168,14 @@ def _cell(values: Sequence[float]) -> str:
   return f"{statistics.fmean(values):.3f} ({each})"
 
 
-def _differences(runs: Sequence[Run], left_out: str) -> str:
-  kinds = _kinds(runs)
-  plain = {run["seed"]: run for run in kinds.get(("none", "-"), [])}
-  rows = []
+def _differences(runs: Sequence[Run], left_out: str) -> list[list[object]]:
+  kinds, plain = _kinds(runs), _plain(runs)
+  rows: list[list[object]] = []
   for (kind, unit), members in kinds.items():
     pairs = [(r, plain[r["seed"]]) for r in members if r["seed"] in plain]
     if kind == "none" or not pairs:
       continue
-    for seen in (True, False):
+    for seen in _views(left_out):
       sides = [
         [_by_patient(_of(run, left_out, seen)) for run in pair]
         for pair in pairs
@@ -136,9 +188,12 @@ def _differences(runs: Sequence[Run], left_out: str) -> str:
           *(_interval(_METRIC[name], sides) for name in _METRICS),
         ]
       )
-  return measuring.table(
-    ["unit", "domains", "seeds", *(f"change of {m}" for m in _METRICS)], rows
-  )
+  return rows
+
+
+def _views(left_out: str) -> tuple[bool, ...]:
+  """Whether scores are of seen scanners: of both kinds, if one is left out."""
+  return (True,) if left_out == NOTHING else (True, False)
 
 
 def _by_patient(scans: Mapping[str, Mapping[str, Any]]) -> dict[str, Scans]:
