@@ -35,6 +35,7 @@ def compare(
   stores: Sequence[str],
   workdir: pathlib.Path,
   steps: Mapping[str, int],
+  pilot_steps: Mapping[str, int],
   seeds: int,
 ) -> dict[str, Any]:
   """Chooses a learning rate for each network, then trains each with each seed.
@@ -44,6 +45,7 @@ def compare(
     stores: prepared cases, of one voxel edge.
     workdir: of the merged store and the runs; runs that are there are kept.
     steps: of each network.
+    pilot_steps: of the pilots that choose its learning rate.
     seeds: how many.
 
   Returns:
@@ -56,16 +58,18 @@ def compare(
     merge([("", path) for path in stores], store)
   (workdir / "runs").mkdir(parents=True, exist_ok=True)
 
-  def alone(name: str, rate: float, seed: int, part: str) -> dict[str, Any]:
+  def alone(
+    name: str, steps: int, rate: float, seed: int, part: str
+  ) -> dict[str, Any]:
     one = {
       "name": name,
       "store": str(store),
-      "steps": steps[name],
+      "steps": steps,
       "rate": rate,
       "seed": seed,
       "part": part,
     }
-    file = f"{name}-{one['steps']}-{rate:g}-{seed}".replace(" ", "_")
+    file = f"{name}-{steps}-{rate:g}-{seed}".replace(" ", "_")
     file = file.replace(":", "_")
     path = workdir / "runs" / f"{file}.json"
     if not path.exists():
@@ -75,7 +79,7 @@ def compare(
     return json.loads(path.read_text())
 
   def pilot(name: str, rate: float) -> dict[str, Any]:
-    return alone(name, rate, _PILOT_SEED, "validation")
+    return alone(name, pilot_steps[name], rate, _PILOT_SEED, "validation")
 
   pilots = []
   rates = {}
@@ -83,7 +87,7 @@ def compare(
     tried, rates[name] = climb(functools.partial(pilot, name))
     pilots += tried
   runs = [
-    alone(name, rates[name], seed, "test")
+    alone(name, steps[name], rates[name], seed, "test")
     for seed in range(seeds)
     for name in NAMES
   ]
@@ -335,10 +339,10 @@ def render(found: Mapping[str, Any]) -> list[str]:
     "is not timed), with the same loss (Dice and cross-entropy of vertebra), "
     "clipping, schedule and averaging; ours carries its other decoders "
     "along, without a loss. Learning rate: by the Dice of phantoms set aside, "
-    "after a pilot as long as the run, the best of a ladder that goes on until "
-    "the best lies inside it. Trained on phantoms, painted real "
-    "masks and real patches without vertebrae. Dice in the box of a case's "
-    f"vertebrae and {_AROUND_MM:.0f} mm around it, mean "
+    f"after pilots of {found['pilot_seconds']:.0f} s, the best of a ladder "
+    "that goes on until the best lies inside it. Trained on phantoms, painted "
+    "real masks and real patches without vertebrae. Dice in the box of a "
+    f"case's vertebrae and {_AROUND_MM:.0f} mm around it, mean "
     f"over {len(seeds)} seeds and the cases, with the 95 % interval of a "
     "bootstrap over both.",
     measuring.table(

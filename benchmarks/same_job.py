@@ -8,8 +8,9 @@
 `speed` measures crops of 96^3 in training and inference, each setting in a
 fresh process, in turn. `accuracy` trains all three on the same stream of crops
 (`equal_time.py`), each as many steps as it makes in the same time by the table
-of `speed`, which must exist; a new one drops the accuracy. It goes on where it
-was stopped: every run leaves a file in DIR. Needs torch and monai; PHANTOMS is
+of `speed`, which must exist; a new one drops the accuracy. Tables of several
+times (`--seconds`) stand beside each other. It goes on where it was stopped:
+every run leaves a file in DIR. Needs torch and monai; PHANTOMS is
 made by `vf-jax phantom` and `vf-jax prepare --spacing 2`.
 """
 
@@ -58,6 +59,9 @@ def main() -> None:
   parser.add_argument("--stores", default="", metavar="STORE,STORE")
   parser.add_argument("--workdir", metavar="DIR")
   parser.add_argument("--seconds", type=float, default=240)
+  parser.add_argument(
+    "--pilot-seconds", type=float, help="of pilots, if not as of the runs"
+  )
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument("--one", default="", help="JSON of one training run")
   options = parser.parse_args()
@@ -84,19 +88,22 @@ def main() -> None:
   else:
     import equal_time
 
-    speed = _read(options.out)["speed"]
-    seconds = {
-      name: best(speed["rounds"], name, "train") for name in contestants.NAMES
-    }
+    results = _read(options.out)
+    rounds = results["speed"]["rounds"]
+    speeds = {name: best(rounds, name, "train") for name in contestants.NAMES}
+    pilot_seconds = options.pilot_seconds or options.seconds
     found = equal_time.compare(
       __file__,
       options.stores.split(","),
       pathlib.Path(options.workdir),
-      {name: round(options.seconds / s) for name, s in seconds.items()},
+      {name: round(options.seconds / s) for name, s in speeds.items()},
+      {name: round(pilot_seconds / s) for name, s in speeds.items()},
       options.seeds,
     )
-    found |= {"facts": measuring.facts(), "seconds": options.seconds}
-    _write(options.out, {"speed": speed, "accuracy": found})
+    found |= {"seconds": options.seconds, "pilot_seconds": pilot_seconds}
+    found["facts"] = measuring.facts()
+    results.setdefault("accuracy", {})[f"{options.seconds:g}"] = found
+    _write(options.out, results)
 
 
 def measure(setting: str, repeats: int) -> dict[str, float]:
@@ -222,11 +229,11 @@ def render(results: dict[str, Any]) -> str:
   parts = ["# The same job"]
   if "speed" in results:
     parts += ["## Speed", *_render_speed(results["speed"])]
-  if "accuracy" in results:
+  for seconds in sorted(results.get("accuracy", {}), key=float):
     import equal_time
 
-    found = results["accuracy"]
-    parts += ["## Accuracy at equal time", _head(found["facts"])]
+    found = results["accuracy"][seconds]
+    parts += [f"## Accuracy after {seconds} s each", _head(found["facts"])]
     parts += equal_time.render(found)
   return "\n\n".join(parts)
 

@@ -74,8 +74,14 @@ def test_equal_time_says_who_is_better(same_job):
     {"name": same_job.SWIN, "rate": rate, "dice": {"v": dice}}
     for rate, dice in ((4e-4, 0.5), (1e-3, 0.25))
   ]
-  found = {"runs": runs, "pilots": pilots, "seconds": 5}
-  text = "\n".join(equal_time.render(found))
+  found = {
+    "runs": runs, "pilots": pilots, "seconds": 12, "pilot_seconds": 5,
+    "facts": _FACTS,
+  }  # fmt: skip
+  text = same_job.render({"accuracy": {"12": found, "5": found}})
+  assert text.index("## Accuracy after 5 s") < text.index("after 12 s")
+  assert "makes in 12 s" in text
+  assert "after pilots of 5 s" in text
   assert "| MONAI UNETR | 0.500 [0.500, 0.500] | +0.300 [0.300" in text
   assert "| MONAI SwinUNETR | 0.900 [0.900, 0.900] | -0.100 [-0.100" in text
   assert "| MONAI SwinUNETR | 0.0004: 0.500, 0.001: 0.250 |" in text
