@@ -14,6 +14,7 @@ import numpy as np
 NOTHING = "nothing"  # left out: the network learns under every scanner
 _RESAMPLES = 2000
 _METRICS = ("Dice", "level accuracy", "lesion AP")
+_CHANGES = tuple(f"change of {metric}" for metric in _METRICS)
 _INTERVAL = (
   "mean over seeds (95 % interval of a bootstrap over patients, the same for "
   "both; the seeds are fixed, so that it lacks what other seeds would change)"
@@ -21,6 +22,9 @@ _INTERVAL = (
 
 Run = Mapping[str, Any]
 Scans = Sequence[Mapping[str, Any]]
+Groups = Mapping[tuple[str, str, int], Sequence[Run]]
+# Of one seed: the scans of every patient by the one network, and by the other.
+Side = Sequence[Mapping[str, Scans]]
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -37,7 +41,7 @@ def render(result: Mapping[str, Any]) -> str:
   groups = collections.defaultdict(list)
   for run in runs:
     groups[run["left_out"], run["augment"], run["steps"]].append(run)
-  parts += _costs(groups)
+  parts += _costs(groups) + _pooled(groups)
   for (left_out, augment, steps), members in sorted(groups.items()):
     parts += [
       f"## {left_out} left out, augmentation of intensities {augment}",
@@ -47,13 +51,8 @@ def render(result: Mapping[str, Any]) -> str:
     if rows := _differences(members, left_out):
       parts += [
         f"Difference to no modulation, {_INTERVAL}:",
-        measuring.table(
-          [
-            "unit", "domains", "seeds", *(f"change of {m}" for m in _METRICS),
-          ],
-          rows,
-        ),
-      ]  # fmt: skip
+        measuring.table(["unit", "domains", "seeds", *_CHANGES], rows),
+      ]
   parts.insert(
     1,
     f"{measuring.origin(facts)}; runs of the commits {_commits(runs)}. "
@@ -67,7 +66,7 @@ def render(result: Mapping[str, Any]) -> str:
   return "\n\n".join(parts)
 
 
-def _costs(groups: Mapping[tuple[str, str, int], Sequence[Run]]) -> list[str]:
+def _costs(groups: Groups) -> list[str]:
   """What a scanner loses by being left out, without the unit; or nothing."""
   parts = []
   for augment, steps in sorted({key[1:] for key in groups}):
@@ -75,20 +74,8 @@ def _costs(groups: Mapping[tuple[str, str, int], Sequence[Run]]) -> list[str]:
     rows = []
     for left_out in sorted({key[0] for key in groups} - {NOTHING}):
       without = _plain(groups.get((left_out, augment, steps), []))
-      seeds = sorted(set(seen_all) & set(without))
-      if not seeds:
-        continue
-      sides = [
-        [
-          _by_patient(_of(runs[seed], left_out, False))
-          for runs in (without, seen_all)
-        ]
-        for seed in seeds
-      ]
-      rows.append(
-        [left_out, len(seeds)]
-        + [_interval(_METRIC[name], sides) for name in _METRICS]
-      )
+      if sides := _sides(without, seen_all, left_out, False):
+        rows.append([left_out, len(sides), *_changes(sides)])
     if rows:
       parts += [
         "## What leaving a scanner out costs, augmentation of intensities "
@@ -96,16 +83,65 @@ def _costs(groups: Mapping[tuple[str, str, int], Sequence[Run]]) -> list[str]:
         "Without the unit: scores on that scanner of networks that never saw "
         "it, less those of networks that learned under all four, "
         f"{_INTERVAL}:",
-        measuring.table(
-          ["left out", "seeds", *(f"change of {m}" for m in _METRICS)], rows
-        ),
+        measuring.table(["left out", "seeds", *_CHANGES], rows),
       ]
   return parts
 
 
-def _plain(runs: Sequence[Run]) -> dict[int, Run]:
-  """Runs without the unit, by seed."""
-  return {run["seed"]: run for run in runs if run["kind"] == "none"}
+def _pooled(groups: Groups) -> list[str]:
+  """What the unit changes on scanners left out, if there are several."""
+  parts = []
+  for augment, steps in sorted({key[1:] for key in groups}):
+    pooled = collections.defaultdict(list)
+    for (left_out, *setting), members in sorted(groups.items()):
+      if left_out == NOTHING or setting != [augment, steps]:
+        continue
+      for kind, units in _kinds(members).items():
+        if kind[0] != "none":
+          sides = _sides(units, _plain(members), left_out, False)
+          pooled[kind].append(sides)
+    rows = [
+      [
+        _name(kind),
+        len(scanners),
+        *_changes([side for sides in scanners for side in sides]),
+      ]
+      for kind, scanners in pooled.items()
+      if len(scanners) > 1 and all(scanners)
+    ]
+    if rows:
+      parts += [
+        "## What the unit changes on scanners left out, augmentation of "
+        f"intensities {augment}, {steps} steps",
+        "Difference to no modulation, each scanner by networks that never saw "
+        f"it, all scanners together, {_INTERVAL}:",
+        measuring.table(["unit", "scanners", *_CHANGES], rows),
+      ]
+  return parts
+
+
+def _plain(runs: Sequence[Run]) -> list[Run]:
+  """Runs without the unit."""
+  return [run for run in runs if run["kind"] == "none"]
+
+
+def _sides(
+  ones: Sequence[Run], others: Sequence[Run], left_out: str, seen: bool
+) -> list[Side]:
+  """Scans on seen scanners or on the one left out, of seeds that both have."""
+  by_seed = {run["seed"]: run for run in others}
+  return [
+    [
+      _by_patient(_of(run, left_out, seen))
+      for run in (one, by_seed[one["seed"]])
+    ]
+    for one in sorted(ones, key=lambda run: run["seed"])
+    if one["seed"] in by_seed
+  ]
+
+
+def _changes(sides: Sequence[Side]) -> list[str]:
+  return [_interval(_METRIC[name], sides) for name in _METRICS]
 
 
 def _commits(runs: Iterable[Run]) -> str:
@@ -143,7 +179,7 @@ def _kinds(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
 
 def _scores(runs: Sequence[Run], left_out: str) -> str:
   rows = []
-  for (kind, unit), members in _kinds(runs).items():
+  for kind, members in _kinds(runs).items():
     for seen in _views(left_out):
       parts = [list(_of(run, left_out, seen).values()) for run in members]
       cells = [
@@ -151,7 +187,7 @@ def _scores(runs: Sequence[Run], left_out: str) -> str:
       ]
       rows.append(
         [
-          kind if unit in ("-", "now") else f"{kind} ({unit})",
+          _name(kind),
           "seen" if seen else left_out,
           *cells,
           _cell([_entropy(scans) for scans in parts])
@@ -169,26 +205,21 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _differences(runs: Sequence[Run], left_out: str) -> list[list[object]]:
-  kinds, plain = _kinds(runs), _plain(runs)
+  plain = _plain(runs)
   rows: list[list[object]] = []
-  for (kind, unit), members in kinds.items():
-    pairs = [(r, plain[r["seed"]]) for r in members if r["seed"] in plain]
-    if kind == "none" or not pairs:
+  for kind, members in _kinds(runs).items():
+    if kind[0] == "none":
       continue
     for seen in _views(left_out):
-      sides = [
-        [_by_patient(_of(run, left_out, seen)) for run in pair]
-        for pair in pairs
-      ]
-      rows.append(
-        [
-          kind if unit == "now" else f"{kind} ({unit})",
-          "seen" if seen else left_out,
-          len(pairs),
-          *(_interval(_METRIC[name], sides) for name in _METRICS),
-        ]
-      )
+      if sides := _sides(members, plain, left_out, seen):
+        domains = "seen" if seen else left_out
+        rows.append([_name(kind), domains, len(sides), *_changes(sides)])
   return rows
+
+
+def _name(kind: tuple[str, str]) -> str:
+  """Of a kind of unit, with its version unless that is the present one."""
+  return kind[0] if kind[1] in ("-", "now") else f"{kind[0]} ({kind[1]})"
 
 
 def _views(left_out: str) -> tuple[bool, ...]:
@@ -205,7 +236,7 @@ def _by_patient(scans: Mapping[str, Mapping[str, Any]]) -> dict[str, Scans]:
 
 def _interval(
   metric: Callable[[Scans], float],
-  sides: Sequence[Sequence[Mapping[str, Scans]]],
+  sides: Sequence[Side],
 ) -> str:
   """Mean difference over seeds, and its bootstrap over patients.
 

@@ -81,3 +81,18 @@ def test_the_unit_is_compared_on_seen_scanners_and_on_the_one_left_out(report):
   assert left_out[1:4] == ["verse", "1", "-0.100 (-0.100 to -0.100)"]
   (both,) = rows(text, "nothing left out")
   assert both[1:4] == ["seen", "1", "+0.150 (+0.150 to +0.150)"]
+
+
+def test_scanners_left_out_are_pooled_where_there_are_several(report):
+  runs = [
+    run(kind, left_out, 0, verse=verse, covid19=covid19)
+    for kind, left_out, verse, covid19 in (
+      ("none", "verse", 0.4, 0.5),
+      ("film", "verse", 0.5, 0.1),
+      ("none", "covid19", 0.1, 0.5),
+      ("film", "covid19", 0.9, 0.8),
+      ("prototype", "covid19", 0.9, 0.8),
+    )
+  ]
+  (row,) = rows(render(report, runs), "What the unit changes on scanners")
+  assert row[:3] == ["film", "2", "+0.200 (+0.200 to +0.200)"]
