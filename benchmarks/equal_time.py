@@ -59,17 +59,17 @@ def compare(
   (workdir / "runs").mkdir(parents=True, exist_ok=True)
 
   def alone(
-    name: str, steps: int, rate: float, seed: int, part: str
+    name: str, length: int, rate: float, seed: int, part: str
   ) -> dict[str, Any]:
     one = {
       "name": name,
       "store": str(store),
-      "steps": steps,
+      "steps": length,
       "rate": rate,
       "seed": seed,
       "part": part,
     }
-    file = f"{name}-{steps}-{rate:g}-{seed}".replace(" ", "_")
+    file = f"{name}-{length}-{rate:g}-{seed}".replace(" ", "_")
     file = file.replace(":", "_")
     path = workdir / "runs" / f"{file}.json"
     if not path.exists():
@@ -300,7 +300,7 @@ def render(found: Mapping[str, Any]) -> list[str]:
   """Renders the runs as Markdown.
 
   Args:
-    found: what `compare` returned, with the seconds of each run.
+    found: what `compare` returned, with the seconds of runs and of pilots.
 
   Returns:
     Paragraphs and tables.
@@ -333,18 +333,19 @@ def render(found: Mapping[str, Any]) -> list[str]:
         ]
       )  # fmt: skip
   return [
-    f"Each network makes the steps that it makes in {found['seconds']:.0f} s "
+    f"Each network makes the steps that it makes in {found['seconds']:g} s "
     "by the wall clock of the table of speed, in its fastest setting, on the "
     "same stream of augmented crops (2 mm voxels, one crop a step; the stream "
     "is not timed), with the same loss (Dice and cross-entropy of vertebra), "
     "clipping, schedule and averaging; ours carries its other decoders "
-    "along, without a loss. Learning rate: by the Dice of phantoms set aside, "
-    f"after pilots of {found['pilot_seconds']:.0f} s, the best of a ladder "
-    "that goes on until the best lies inside it. Trained on phantoms, painted "
-    "real masks and real patches without vertebrae. Dice in the box of a "
-    f"case's vertebrae and {_AROUND_MM:.0f} mm around it, mean "
-    f"over {len(seeds)} seeds and the cases, with the 95 % interval of a "
-    "bootstrap over both.",
+    "along, without a loss. Processor seconds are of these runs, in which "
+    "MONAI's networks are not compiled. Learning rate: by the Dice of "
+    f"phantoms set aside, after pilots of {found['pilot_seconds']:g} s of one "
+    "seed, the best of a ladder that goes on until the best lies inside it. "
+    "Trained on phantoms, painted real masks and real patches without "
+    "vertebrae. Dice in the box of a case's vertebrae and "
+    f"{_AROUND_MM:.0f} mm around it, mean over {len(seeds)} seeds and the "
+    "cases, with the 95 % interval of a bootstrap over both.",
     measuring.table(
       [
         "judged on", "network", "Dice", "ours is better by", "steps",

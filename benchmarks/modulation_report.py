@@ -16,15 +16,14 @@ _RESAMPLES = 2000
 _METRICS = ("Dice", "level accuracy", "lesion AP")
 _CHANGES = tuple(f"change of {metric}" for metric in _METRICS)
 _INTERVAL = (
-  "mean over seeds (95 % interval of a bootstrap over patients, the same for "
-  "both; the seeds are fixed, so that it lacks what other seeds would change)"
+  "(95 % interval of a bootstrap over patients, the same for both; the seeds "
+  "are fixed, so that it lacks what other seeds would change)"
 )
 
 Run = Mapping[str, Any]
 Scans = Sequence[Mapping[str, Any]]
-Groups = Mapping[tuple[str, str, int], Sequence[Run]]
 # Of one seed: the scans of every patient by the one network, and by the other.
-Side = Sequence[Mapping[str, Scans]]
+Pair = Sequence[Mapping[str, Scans]]
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -38,21 +37,24 @@ def render(result: Mapping[str, Any]) -> str:
   """
   runs, facts = result["runs"], result["facts"]
   parts = ["# What the modulation unit changes"]
-  groups = collections.defaultdict(list)
+  settings: dict[tuple[str, int], dict[str, list[Run]]] = {}
   for run in runs:
-    groups[run["left_out"], run["augment"], run["steps"]].append(run)
-  parts += _costs(groups) + _pooled(groups)
-  for (left_out, augment, steps), members in sorted(groups.items()):
-    parts += [
-      f"## {left_out} left out, augmentation of intensities {augment}",
-      _head(members, steps),
-      _scores(members, left_out),
-    ]
-    if rows := _differences(members, left_out):
+    members = settings.setdefault((run["augment"], run["steps"]), {})
+    members.setdefault(run["left_out"], []).append(run)
+  for (augment, steps), by_scanner in sorted(settings.items()):
+    said = f"augmentation of intensities {augment}, {steps} steps"
+    parts += _costs(by_scanner, said) + _pooled(by_scanner, said)
+    for left_out, members in sorted(by_scanner.items()):
       parts += [
-        f"Difference to no modulation, {_INTERVAL}:",
-        measuring.table(["unit", "domains", "seeds", *_CHANGES], rows),
+        f"## {left_out} left out, {said}",
+        _head(members),
+        _scores(members, left_out),
       ]
+      if rows := _differences(members, left_out):
+        parts += [
+          f"Difference to no modulation, mean over seeds {_INTERVAL}:",
+          measuring.table(["unit", "domains", "seeds", *_CHANGES], rows),
+        ]
   parts.insert(
     1,
     f"{measuring.origin(facts)}; runs of the commits {_commits(runs)}. "
@@ -61,63 +63,57 @@ def render(result: Mapping[str, Any]) -> str:
     f"{min(r['parameters'] for r in runs) / 1e6:.2f} M parameters without the "
     "unit; scores of whole scans of patients that were never trained on, at "
     "true body centres for levels, candidates within 10 mm for lesions. There "
-    "are four fields of view only, so levels are easy here.",
+    "are four fields of view only.",
   )
   return "\n\n".join(parts)
 
 
-def _costs(groups: Groups) -> list[str]:
+def _costs(by_scanner: Mapping[str, Sequence[Run]], said: str) -> list[str]:
   """What a scanner loses by being left out, without the unit; or nothing."""
-  parts = []
-  for augment, steps in sorted({key[1:] for key in groups}):
-    seen_all = _plain(groups.get((NOTHING, augment, steps), []))
-    rows = []
-    for left_out in sorted({key[0] for key in groups} - {NOTHING}):
-      without = _plain(groups.get((left_out, augment, steps), []))
-      if sides := _sides(without, seen_all, left_out, False):
-        rows.append([left_out, len(sides), *_changes(sides)])
-    if rows:
-      parts += [
-        "## What leaving a scanner out costs, augmentation of intensities "
-        f"{augment}, {steps} steps",
-        "Without the unit: scores on that scanner of networks that never saw "
-        "it, less those of networks that learned under all four, "
-        f"{_INTERVAL}:",
-        measuring.table(["left out", "seeds", *_CHANGES], rows),
-      ]
-  return parts
+  seen_all = _plain(by_scanner.get(NOTHING, []))
+  rows = []
+  for left_out in sorted(by_scanner.keys() - {NOTHING}):
+    without = _plain(by_scanner[left_out])
+    if pairs := _pairs(without, seen_all, left_out, False):
+      rows.append([left_out, len(pairs), *_changes(pairs)])
+  if not rows:
+    return []
+  return [
+    f"## What leaving a scanner out costs, {said}",
+    "Without the unit: scores on that scanner of networks that never saw it, "
+    "less those of networks that learned under all four, mean over seeds "
+    f"{_INTERVAL}:",
+    measuring.table(["left out", "seeds", *_CHANGES], rows),
+  ]
 
 
-def _pooled(groups: Groups) -> list[str]:
-  """What the unit changes on scanners left out, if there are several."""
-  parts = []
-  for augment, steps in sorted({key[1:] for key in groups}):
-    pooled = collections.defaultdict(list)
-    for (left_out, *setting), members in sorted(groups.items()):
-      if left_out == NOTHING or setting != [augment, steps]:
-        continue
-      for kind, units in _kinds(members).items():
-        if kind[0] != "none":
-          sides = _sides(units, _plain(members), left_out, False)
-          pooled[kind].append(sides)
-    rows = [
-      [
-        _name(kind),
-        len(scanners),
-        *_changes([side for sides in scanners for side in sides]),
-      ]
-      for kind, scanners in pooled.items()
-      if len(scanners) > 1 and all(scanners)
+def _pooled(by_scanner: Mapping[str, Sequence[Run]], said: str) -> list[str]:
+  """What a unit changes on the scanners left out, if it met several."""
+  pooled: dict[tuple[str, str], dict[str, list[Pair]]] = {}
+  for left_out in sorted(by_scanner.keys() - {NOTHING}):
+    members = by_scanner[left_out]
+    for kind, runs in _kinds(members).items():
+      pairs = _pairs(runs, _plain(members), left_out, False)
+      if pairs and kind[0] != "none":
+        pooled.setdefault(kind, {})[left_out] = pairs
+  rows = [
+    [
+      _name(kind),
+      ", ".join(scanners),
+      sum(map(len, scanners.values())),
+      *_changes([pair for pairs in scanners.values() for pair in pairs]),
     ]
-    if rows:
-      parts += [
-        "## What the unit changes on scanners left out, augmentation of "
-        f"intensities {augment}, {steps} steps",
-        "Difference to no modulation, each scanner by networks that never saw "
-        f"it, all scanners together, {_INTERVAL}:",
-        measuring.table(["unit", "scanners", *_CHANGES], rows),
-      ]
-  return parts
+    for kind, scanners in pooled.items()
+    if len(scanners) > 1
+  ]
+  if not rows:
+    return []
+  return [
+    f"## What the unit changes on scanners left out, {said}",
+    "Difference to no modulation, each scanner by networks that never saw it, "
+    f"mean over pairs of networks {_INTERVAL}:",
+    measuring.table(["unit", "left out", "pairs", *_CHANGES], rows),
+  ]
 
 
 def _plain(runs: Sequence[Run]) -> list[Run]:
@@ -125,9 +121,9 @@ def _plain(runs: Sequence[Run]) -> list[Run]:
   return [run for run in runs if run["kind"] == "none"]
 
 
-def _sides(
+def _pairs(
   ones: Sequence[Run], others: Sequence[Run], left_out: str, seen: bool
-) -> list[Side]:
+) -> list[Pair]:
   """Scans on seen scanners or on the one left out, of seeds that both have."""
   by_seed = {run["seed"]: run for run in others}
   return [
@@ -140,20 +136,19 @@ def _sides(
   ]
 
 
-def _changes(sides: Sequence[Side]) -> list[str]:
-  return [_interval(_METRIC[name], sides) for name in _METRICS]
+def _changes(pairs: Sequence[Pair]) -> list[str]:
+  return [_interval(_METRIC[name], pairs) for name in _METRICS]
 
 
 def _commits(runs: Iterable[Run]) -> str:
   return ", ".join(sorted({run["facts"]["commit"][:9] for run in runs}))
 
 
-def _head(runs: Sequence[Run], steps: int) -> str:
-  scans = [scan for scan in runs[0]["cases"]]
-  patients = {name.split("-")[0] for name in scans}
+def _head(runs: Sequence[Run]) -> str:
+  patients = {name.split("-")[0] for name in runs[0]["cases"]}
   return (
-    f"{steps} steps of four crops, {len(patients)} held-out patients. Mean "
-    "of the seeds (each seed)."
+    f"Four crops a step, {len(patients)} held-out patients. Mean of the seeds "
+    "(each seed)."
   )
 
 
@@ -211,9 +206,9 @@ def _differences(runs: Sequence[Run], left_out: str) -> list[list[object]]:
     if kind[0] == "none":
       continue
     for seen in _views(left_out):
-      if sides := _sides(members, plain, left_out, seen):
+      if pairs := _pairs(members, plain, left_out, seen):
         domains = "seen" if seen else left_out
-        rows.append([_name(kind), domains, len(sides), *_changes(sides)])
+        rows.append([_name(kind), domains, len(pairs), *_changes(pairs)])
   return rows
 
 
@@ -236,25 +231,25 @@ def _by_patient(scans: Mapping[str, Mapping[str, Any]]) -> dict[str, Scans]:
 
 def _interval(
   metric: Callable[[Scans], float],
-  sides: Sequence[Side],
+  pairs: Sequence[Pair],
 ) -> str:
-  """Mean difference over seeds, and its bootstrap over patients.
+  """Mean difference over pairs of networks, and its bootstrap over patients.
 
   Args:
     metric: of pooled scans.
-    sides: for each seed the scans of every patient with the unit and without.
+    pairs: the scans of every patient by the one and by the other network.
 
   Returns:
     Text.
   """
-  patients = sorted(sides[0][0])
+  patients = sorted(pairs[0][0])
   rng = np.random.default_rng(0)
   draws = rng.integers(len(patients), size=(_RESAMPLES, len(patients)))
   observed, *drawn = [
     statistics.fmean(
-      metric([scan for i in chosen for scan in unit[patients[i]]])
-      - metric([scan for i in chosen for scan in plain[patients[i]]])
-      for unit, plain in sides
+      metric([scan for i in chosen for scan in one[patients[i]]])
+      - metric([scan for i in chosen for scan in other[patients[i]]])
+      for one, other in pairs
     )
     for chosen in (range(len(patients)), *draws)
   ]

@@ -8,7 +8,7 @@
 `speed` measures crops of 96^3 in training and inference, each setting in a
 fresh process, in turn. `accuracy` trains all three on the same stream of crops
 (`equal_time.py`), each as many steps as it makes in the same time by the table
-of `speed`, which must exist; a new one drops the accuracy. Tables of several
+of `speed`, which must exist; a new one drops all accuracies. Tables of several
 times (`--seconds`) stand beside each other. It goes on where it was stopped:
 every run leaves a file in DIR. Needs torch and monai; PHANTOMS is
 made by `vf-jax phantom` and `vf-jax prepare --spacing 2`.
@@ -229,12 +229,15 @@ def render(results: dict[str, Any]) -> str:
   parts = ["# The same job"]
   if "speed" in results:
     parts += ["## Speed", *_render_speed(results["speed"])]
-  for seconds in sorted(results.get("accuracy", {}), key=float):
+  accuracy = results.get("accuracy", {}).values()
+  for found in sorted(accuracy, key=lambda found: found["seconds"]):
     import equal_time
 
-    found = results["accuracy"][seconds]
-    parts += [f"## Accuracy after {seconds} s each", _head(found["facts"])]
-    parts += equal_time.render(found)
+    parts += [
+      f"## Accuracy after {found['seconds']:g} s each",
+      _head(found["facts"]),
+      *equal_time.render(found),
+    ]
   return "\n\n".join(parts)
 
 

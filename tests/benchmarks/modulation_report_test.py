@@ -15,8 +15,11 @@ def report():
   return importlib.import_module("modulation_report")
 
 
-def run(kind, left_out, seed, **dice):
-  """Scores of two patients, the second 0.1 better than the first."""
+def run(kind, left_out, seed, missed=(), **dice):
+  """Scores of two patients, the second 0.1 better than the first.
+
+  Of the patients `missed` one level more is wrong and the lesion not found.
+  """
   return {
     "kind": kind, "unit": "-" if kind == "none" else "now", "seed": seed,
     "left_out": left_out, "augment": "off", "steps": 300, "parameters": 10**6,
@@ -24,9 +27,9 @@ def run(kind, left_out, seed, **dice):
     "cases": {
       f"p{patient}-{domain}": {
         "dice": dice[domain] + 0.1 * patient,
-        "levels": [[1, 1], [2, 2 + patient]],
+        "levels": [[1, 1 + (patient in missed)], [2, 3]],
         "lesions": 1,
-        "found": [[0.9, 1.0 - patient]],
+        "found": [[0.9, float(patient not in missed)]],
       }
       for patient in (0, 1)
       for domain in _DOMAINS
@@ -83,16 +86,41 @@ def test_the_unit_is_compared_on_seen_scanners_and_on_the_one_left_out(report):
   assert both[1:4] == ["seen", "1", "+0.150 (+0.150 to +0.150)"]
 
 
+def test_every_metric_stands_in_its_column_with_its_interval(report):
+  text = render(
+    report,
+    [
+      run("none", "verse", 0, missed=(1,), verse=0.5, covid19=0.5),
+      run("film", "verse", 0, verse=0.5, covid19=0.5),
+    ],
+  )
+  seen, left_out = rows(text, "verse left out")
+  assert (
+    seen[3:]
+    == left_out[3:]
+    == [
+      "+0.000 (+0.000 to +0.000)",
+      "+0.250 (+0.000 to +0.500)",
+      "+0.500 (+0.000 to +1.000)",
+    ]
+  )
+
+
 def test_scanners_left_out_are_pooled_where_there_are_several(report):
   runs = [
     run(kind, left_out, 0, verse=verse, covid19=covid19)
     for kind, left_out, verse, covid19 in (
       ("none", "verse", 0.4, 0.5),
-      ("film", "verse", 0.5, 0.1),
+      ("film", "verse", 0.5, 0.2),
       ("none", "covid19", 0.1, 0.5),
       ("film", "covid19", 0.9, 0.8),
       ("prototype", "covid19", 0.9, 0.8),
+      ("none", report.NOTHING, 0.1, 0.1),
+      ("film", report.NOTHING, 0.9, 0.9),
     )
   ]
+  # Of another seed than those without the unit.
+  runs.append(run("prototype", "verse", 1, verse=0.9, covid19=0.8))
   (row,) = rows(render(report, runs), "What the unit changes on scanners")
-  assert row[:3] == ["film", "2", "+0.200 (+0.200 to +0.200)"]
+  assert row[:3] == ["film", "covid19, verse", "2"]
+  assert row[3] == "+0.200 (+0.200 to +0.200)"

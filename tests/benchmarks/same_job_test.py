@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import types
 
 import jax
@@ -78,8 +79,11 @@ def test_equal_time_says_who_is_better(same_job):
     "runs": runs, "pilots": pilots, "seconds": 12, "pilot_seconds": 5,
     "facts": _FACTS,
   }  # fmt: skip
-  text = same_job.render({"accuracy": {"12": found, "5": found}})
-  assert text.index("## Accuracy after 5 s") < text.index("after 12 s")
+  results = {"accuracy": {"12": found, "7": found | {"seconds": 7}}}
+  _, short, text = same_job.render(results).split("## Accuracy after ")
+  assert short.startswith("7 s")
+  assert "makes in 7 s" in short
+  assert text.startswith("12 s")
   assert "makes in 12 s" in text
   assert "after pilots of 5 s" in text
   assert "| MONAI UNETR | 0.500 [0.500, 0.500] | +0.300 [0.300" in text
@@ -107,6 +111,59 @@ def test_the_best_learning_rate_lies_inside_those_tried(dice, best):
   )
   assert rate == best
   assert [p["rate"] for p in pilots] == sorted(dice)
+
+
+def test_pilots_choose_the_rate_of_the_runs(same_job, tmp_path, monkeypatch):
+  equal_time = importlib.import_module("equal_time")
+  best = dict(zip(equal_time.NAMES, (1e-3, 2.5e-3, 6.3e-3)))
+
+  def run_alone(script, *arguments):
+    one = json.loads(arguments[-1])
+    near = -abs(np.log(one["rate"] / best[one["name"]]))
+    return {"dice": {one["part"]: float(near)}}
+
+  monkeypatch.setattr(equal_time.measuring, "run_alone", run_alone)
+  (tmp_path / "store").mkdir()
+  (tmp_path / "store" / "store.json").touch()
+  steps = dict(zip(equal_time.NAMES, (30, 20, 10)))
+  pilot_steps = dict(zip(equal_time.NAMES, (3, 2, 1)))
+  found = equal_time.compare("s", [], tmp_path, steps, pilot_steps, 2)
+  assert {
+    (run["name"], run["steps"], run["rate"], run["part"])
+    for run in found["runs"]
+  } == {(name, steps[name], best[name], "test") for name in best}
+  assert [run["seed"] for run in found["runs"]] == [0, 0, 0, 1, 1, 1]
+  assert {
+    (run["name"], run["steps"], run["part"]) for run in found["pilots"]
+  } == {(name, pilot_steps[name], "validation") for name in best}
+
+
+def test_a_time_more_keeps_the_other_tables(same_job, tmp_path, monkeypatch):
+  equal_time = importlib.import_module("equal_time")
+  rounds = _rounds(same_job, (1.0, 0.5, 8.0, 6.0, 7.0, 9.0, 12.0, 8.5))
+  results = {"speed": {"rounds": rounds}, "accuracy": {"3": "kept"}}
+  (tmp_path / "same_job.json").write_text(json.dumps(results))
+  asked = []
+
+  def compare(script, stores, workdir, steps, pilot_steps, seeds):
+    asked.append((steps[same_job.OURS], pilot_steps[same_job.OURS]))
+    return {}
+
+  monkeypatch.setattr(equal_time, "compare", compare)
+  monkeypatch.setattr(same_job, "render", lambda results: "")
+  command = ["same_job", "accuracy", "--workdir", "w", "--out", str(tmp_path)]
+  for times in (
+    ["--seconds", "60"],
+    ["--seconds", "40", "--pilot-seconds", "20"],
+  ):
+    monkeypatch.setattr("sys.argv", [*command, *times])
+    same_job.main()
+  # A step of ours takes 2 s.
+  assert asked == [(30, 30), (20, 10)]
+  found = json.loads((tmp_path / "same_job.json").read_text())
+  assert found["speed"] == results["speed"]
+  assert found["accuracy"].keys() == {"3", "60", "40"}
+  assert found["accuracy"]["3"] == "kept"
 
 
 def test_no_case_is_trained_on_and_judged(same_job):
