@@ -22,13 +22,17 @@ import json
 import pathlib
 import sys
 import time
+from contextlib import nullcontext
 from typing import Any
 
+import flax.linen as nn
 import measuring
 import paired_phantoms
 from modulation_report import NOTHING, render
 
-KINDS = ("none", "film", "prototype", "prototype without dropout")
+# The unit of a blank scan has all parameters, and nothing to adapt to.
+_BLANK = "film of a blank scan"
+KINDS = ("none", "film", "prototype", "prototype without dropout", _BLANK)
 _WINDOWS = 8  # in one call of the network
 _SLOTS = 16  # for the vertebrae of one scan
 
@@ -87,6 +91,12 @@ def _run_kind(data: pathlib.Path, kind: str, left_out: str, options) -> None:
     "kind": kind, "unit": unit, "left_out": left_out,
     "augment": options.augment, "steps": options.steps,
   }  # fmt: skip
+  sight = nn.intercept_methods(_blank) if kind == _BLANK else nullcontext()
+  with sight:
+    _run_seeds(data, setting, options)
+
+
+def _run_seeds(data: pathlib.Path, setting: dict[str, Any], options) -> None:
   study = None
   for seed in range(options.seeds):
     name = "_".join(str(v).replace(" ", "-") for v in setting.values())
@@ -111,6 +121,17 @@ def _run_kind(data: pathlib.Path, kind: str, left_out: str, options) -> None:
       f"{time.monotonic() - trained:.0f} s",
       file=sys.stderr, flush=True,
     )  # fmt: skip
+
+
+def _blank(next_fun, args, kwargs, context):
+  """Hides the scan from the modulation unit, as Flax calls it."""
+  from vf_jax.models.modulation import ModulationUnit
+
+  if not isinstance(context.module, ModulationUnit):
+    return next_fun(*args, **kwargs)
+  image, spacing_mm, pooled, *rest = args
+  blank = (0 * image, 0 * spacing_mm + 1, 0 * pooled)
+  return next_fun(*blank, *rest, **kwargs)
 
 
 class _Study:
