@@ -11,6 +11,7 @@ from typing import Any
 import measuring
 import numpy as np
 
+BLANK = "film of a blank scan"  # all its parameters, nothing to adapt to
 NOTHING = "nothing"  # left out: the network learns under every scanner
 _RESAMPLES = 2000
 _METRICS = ("Dice", "level accuracy", "lesion AP")
@@ -44,6 +45,7 @@ def render(result: Mapping[str, Any]) -> str:
   for (augment, steps), by_scanner in sorted(settings.items()):
     said = f"augmentation of intensities {augment}, {steps} steps"
     parts += _costs(by_scanner, said) + _pooled(by_scanner, said)
+    parts += _control(by_scanner, said)
     for left_out, members in sorted(by_scanner.items()):
       parts += [
         f"## {left_out} left out, {said}",
@@ -116,9 +118,40 @@ def _pooled(by_scanner: Mapping[str, Sequence[Run]], said: str) -> list[str]:
   ]
 
 
+def _control(by_scanner: Mapping[str, Sequence[Run]], said: str) -> list[str]:
+  """What `film` gains by seeing the scan, if its control was measured."""
+  rows = []
+  for seen in (True, False):
+    pairs = [
+      pair
+      for left_out in sorted(by_scanner.keys() - {NOTHING})
+      for pair in _pairs(
+        _of_kind(by_scanner[left_out], "film"),
+        _of_kind(by_scanner[left_out], BLANK),
+        left_out,
+        seen,
+      )
+    ]
+    if pairs:
+      domains = "seen" if seen else "left out"
+      rows.append([domains, len(pairs), *_changes(pairs)])
+  if not rows:
+    return []
+  return [
+    f"## What film gains by seeing the scan, {said}",
+    "Difference to the same unit that is shown a blank scan, mean over pairs "
+    f"of networks {_INTERVAL}:",
+    measuring.table(["domains", "pairs", *_CHANGES], rows),
+  ]
+
+
 def _plain(runs: Sequence[Run]) -> list[Run]:
   """Runs without the unit."""
-  return [run for run in runs if run["kind"] == "none"]
+  return _of_kind(runs, "none")
+
+
+def _of_kind(runs: Sequence[Run], kind: str) -> list[Run]:
+  return [run for run in runs if run["kind"] == kind]
 
 
 def _pairs(

@@ -28,11 +28,9 @@ from typing import Any
 import flax.linen as nn
 import measuring
 import paired_phantoms
-from modulation_report import NOTHING, render
+from modulation_report import BLANK, NOTHING, render
 
-# The unit of a blank scan has all parameters, and nothing to adapt to.
-_BLANK = "film of a blank scan"
-KINDS = ("none", "film", "prototype", "prototype without dropout", _BLANK)
+KINDS = ("none", "film", "prototype", "prototype without dropout", BLANK)
 _WINDOWS = 8  # in one call of the network
 _SLOTS = 16  # for the vertebrae of one scan
 
@@ -91,12 +89,13 @@ def _run_kind(data: pathlib.Path, kind: str, left_out: str, options) -> None:
     "kind": kind, "unit": unit, "left_out": left_out,
     "augment": options.augment, "steps": options.steps,
   }  # fmt: skip
-  sight = nn.intercept_methods(_blank) if kind == _BLANK else nullcontext()
+  sight = nn.intercept_methods(_blank) if kind == BLANK else nullcontext()
   with sight:
     _run_seeds(data, setting, options)
 
 
 def _run_seeds(data: pathlib.Path, setting: dict[str, Any], options) -> None:
+  """Trains and measures the seeds that are missing."""
   study = None
   for seed in range(options.seeds):
     name = "_".join(str(v).replace(" ", "-") for v in setting.values())

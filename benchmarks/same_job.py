@@ -10,8 +10,8 @@ fresh process, in turn. `accuracy` trains all three on the same stream of crops
 (`equal_time.py`), each as many steps as it makes in the same time by the table
 of `speed`, which must exist; a new one drops all accuracies. Tables of several
 times (`--seconds`) stand beside each other. It goes on where it was stopped:
-every run leaves a file in DIR. Needs torch and monai; PHANTOMS is
-made by `vf-jax phantom` and `vf-jax prepare --spacing 2`.
+every run leaves a file in DIR. Needs torch and monai; PHANTOMS is made by
+`vf-jax phantom` and `vf-jax prepare --spacing 2`.
 """
 
 from __future__ import annotations

@@ -124,3 +124,19 @@ def test_scanners_left_out_are_pooled_where_there_are_several(report):
   (row,) = rows(render(report, runs), "What the unit changes on scanners")
   assert row[:3] == ["film", "covid19, verse", "2"]
   assert row[3] == "+0.200 (+0.200 to +0.200)"
+
+
+def test_film_is_compared_with_its_control_apart_from_no_modulation(report):
+  runs = [
+    run(kind, "verse", 0, verse=verse, covid19=covid19)
+    for kind, verse, covid19 in (
+      ("none", 0.1, 0.1),
+      ("film", 0.5, 0.6),
+      (report.BLANK, 0.4, 0.3),
+    )
+  ]
+  text = render(report, runs)
+  seen, left_out = rows(text, "What film gains by seeing the scan")
+  assert seen[:3] == ["seen", "1", "+0.300 (+0.300 to +0.300)"]
+  assert left_out[:3] == ["left out", "1", "+0.100 (+0.100 to +0.100)"]
+  assert "by seeing" not in render(report, runs[:2])
