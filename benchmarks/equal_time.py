@@ -24,7 +24,6 @@ from contestants import CROP, NAMES, OURS
 
 REAL = "lidc-idri-0001"
 _AROUND_MM = 40.0
-_PILOT_SEED = 100
 _LADDER = (4e-4, 1e-3, 2.5e-3, 6.3e-3, 1.6e-2)  # learning rates
 _RUNG = 2.5
 _RESAMPLES = 2000
@@ -35,21 +34,25 @@ def compare(
   stores: Sequence[str],
   workdir: pathlib.Path,
   steps: Mapping[str, int],
-  pilot_steps: Mapping[str, int],
   seeds: int,
+  fresh: str = "",
+  near: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
   """Chooses a learning rate for each network, then trains each with each seed.
+
+  The runs of the first seed choose it, by phantoms set aside for that.
 
   Args:
     script: whose `run` trains one network in a process of its own.
     stores: prepared cases, of one voxel edge.
     workdir: of the merged store and the runs; runs that are there are kept.
     steps: of each network.
-    pilot_steps: of the pilots that choose its learning rate.
     seeds: how many.
+    fresh: store of the phantoms to judge by, if not those of `stores`.
+    near: learning rates around which to look, if not on the whole ladder.
 
   Returns:
-    All runs.
+    Those of the first seed with all rates as `pilots`, and all `runs`.
   """
   from vf_jax.multispine.merge import merge
 
@@ -58,18 +61,16 @@ def compare(
     merge([("", path) for path in stores], store)
   (workdir / "runs").mkdir(parents=True, exist_ok=True)
 
-  def alone(
-    name: str, length: int, rate: float, seed: int, part: str
-  ) -> dict[str, Any]:
+  def alone(name: str, seed: int, rate: float) -> dict[str, Any]:
     one = {
       "name": name,
       "store": str(store),
-      "steps": length,
+      "steps": steps[name],
       "rate": rate,
       "seed": seed,
-      "part": part,
+      "fresh": fresh,
     }
-    file = f"{name}-{length}-{rate:g}-{seed}".replace(" ", "_")
+    file = f"{name}-{steps[name]}-{rate:g}-{seed}".replace(" ", "_")
     file = file.replace(":", "_")
     path = workdir / "runs" / f"{file}.json"
     if not path.exists():
@@ -78,50 +79,60 @@ def compare(
       print(path.name, found, flush=True)
     return json.loads(path.read_text())
 
-  def pilot(name: str, rate: float) -> dict[str, Any]:
-    return alone(name, pilot_steps[name], rate, _PILOT_SEED, "validation")
-
   pilots = []
-  rates = {}
+  best = {}
   for name in NAMES:
-    tried, rates[name] = climb(functools.partial(pilot, name))
+    rungs = rungs_around(near[name]) if near else _LADDER
+    tried, best[name] = climb(functools.partial(alone, name, 0), rungs)
     pilots += tried
   runs = [
-    alone(name, steps[name], rates[name], seed, "test")
-    for seed in range(seeds)
-    for name in NAMES
+    alone(name, seed, best[name]) for seed in range(seeds) for name in NAMES
   ]
   return {"pilots": pilots, "runs": runs}
 
 
+def rates(found: Mapping[str, Any]) -> dict[str, float]:
+  """The learning rates of the runs that `compare` returned, by network."""
+  return {run["name"]: run["rate"] for run in found["runs"]}
+
+
+def rungs_around(rate: float) -> tuple[float, ...]:
+  """The rung of a learning rate, the one below and the one above."""
+  return _rung(rate / _RUNG), rate, _rung(rate * _RUNG)
+
+
+def _rung(rate: float) -> float:
+  return float(f"{rate:.2g}")
+
+
 def climb(
-  pilot: Callable[[float], dict[str, Any]],
+  pilot: Callable[[float], dict[str, Any]], rungs: Sequence[float] = _LADDER
 ) -> tuple[list[dict[str, Any]], float]:
   """Finds the learning rate of the highest mean Dice on a ladder.
 
   Args:
-    pilot: trains with a rate and returns the `dice` of cases.
+    pilot: trains with a rate and returns the Dice of the `validation` cases.
+    rungs: learning rates to begin with.
 
   Returns:
     All pilots, and the best rate: neither the lowest nor the highest tried,
     for the ladder goes on until the best lies inside it.
   """
-  tried = {rate: pilot(rate) for rate in _LADDER}
+  tried = {rate: pilot(rate) for rate in rungs}
   while True:
-    best = max(tried, key=lambda rate: mean_dice(tried[rate]))
+    best = max(tried, key=lambda rate: mean_dice(tried[rate]["validation"]))
     if best == max(tried):
-      beyond = best * _RUNG
+      beyond = _rung(best * _RUNG)
     elif best == min(tried):
-      beyond = best / _RUNG
+      beyond = _rung(best / _RUNG)
     else:
       return [tried[rate] for rate in sorted(tried)], best
-    beyond = float(f"{beyond:.2g}")
     tried[beyond] = pilot(beyond)
 
 
-def mean_dice(found: Mapping[str, Any]) -> float:
-  """Mean Dice over the cases of one run."""
-  return float(np.mean(list(found["dice"].values())))
+def mean_dice(dice: Mapping[str, float]) -> float:
+  """Mean over cases."""
+  return float(np.mean(list(dice.values())))
 
 
 def divide(store: Any) -> dict[str, list[int]]:
@@ -135,7 +146,7 @@ def divide(store: Any) -> dict[str, list[int]]:
     with a mask, 'validation' the phantom before the last of the domains that
     have three or more, 'train' the rest.
   """
-  masked = [i for i, r in enumerate(store.records) if "masks" in r.annotates]
+  masked = _with_masks(store)
   phantoms: dict[str, list[int]] = {}
   for i in masked:
     if store.records[i].mask_kind == "synthetic":
@@ -147,8 +158,12 @@ def divide(store: Any) -> dict[str, list[int]]:
   return {"train": train, "validation": validation, "test": test}
 
 
+def _with_masks(store: Any) -> list[int]:
+  return [i for i, r in enumerate(store.records) if "masks" in r.annotates]
+
+
 def run(
-  name: str, store: str, steps: int, rate: float, seed: int, part: str
+  name: str, store: str, steps: int, rate: float, seed: int, fresh: str
 ) -> dict[str, Any]:
   """Trains one network, and judges it.
 
@@ -158,11 +173,13 @@ def run(
     steps: to make.
     rate: learning rate.
     seed: of parameters and crops.
-    part: of the cases, by whose whole scans it is judged.
+    fresh: store of phantoms to judge by; '' for those of the merged cases.
 
   Returns:
     Mean loss of the last third of the steps, processor seconds of the steps,
-    Dice of every case.
+    Dice of every case set aside (`validation`) and of every other that is
+    judged (`dice`). If there are fresh phantoms, all others that are not
+    trained on are set aside.
   """
   import jax
 
@@ -182,13 +199,23 @@ def run(
     if len(losses) > 1:  # the first compiles
       worked += time.process_time() - began
   tail = losses[-max(1, steps // 3) :]
+  validation = [(cases, i) for i in places["validation"]]
+  test = [(cases, i) for i in places["test"]]
+  if fresh:
+    real = cases.names.index(REAL)
+    validation += [(cases, i) for i in places["test"] if i != real]
+    other = Store(fresh)
+    test = [(cases, real), *((other, i) for i in _with_masks(other))]
+  dice = {
+    whose: {
+      of.names[i]: judge(net, of.case(i), (CROP,) * 3) for of, i in judged
+    }
+    for whose, judged in (("validation", validation), ("dice", test))
+  }
   return {
     "last_loss": float(np.mean(tail)),
     "cpu_s": worked * steps / max(1, steps - 1),
-    "dice": {
-      cases.names[i]: judge(net, cases.case(i), (CROP,) * 3)
-      for i in places[part]
-    },
+    **dice,
   }
 
 
@@ -300,7 +327,8 @@ def render(found: Mapping[str, Any]) -> list[str]:
   """Renders the runs as Markdown.
 
   Args:
-    found: what `compare` returned, with the seconds of runs and of pilots.
+    found: what `compare` returned, with the `seconds` of a run, whether the
+      phantoms are `fresh`, and `rates_by`, what chose the learning rates.
 
   Returns:
     Paragraphs and tables.
@@ -312,7 +340,7 @@ def render(found: Mapping[str, Any]) -> list[str]:
   }
   cases = sorted(table[OURS])
   groups = {
-    "held-out phantoms": [c for c in cases if c != REAL],
+    f"{len(cases) - 1} held-out phantoms": [c for c in cases if c != REAL],
     f"{REAL}, agreement with a network's mask": [REAL],
   }
   for title, members in groups.items():
@@ -339,11 +367,12 @@ def render(found: Mapping[str, Any]) -> list[str]:
     "is not timed), with the same loss (Dice and cross-entropy of vertebra), "
     "clipping, schedule and averaging; ours carries its other decoders "
     "along, without a loss. Processor seconds are of these runs, in which "
-    "MONAI's networks are not compiled. Learning rate: by the Dice of "
-    f"phantoms set aside, after pilots of {found['pilot_seconds']:g} s of one "
-    "seed, the best of a ladder that goes on until the best lies inside it. "
+    f"MONAI's networks are not compiled. Learning rate: by {found['rates_by']},"
+    " the best of a ladder that goes on until the best lies inside it. "
     "Trained on phantoms, painted real masks and real patches without "
-    "vertebrae. Dice in the box of a case's vertebrae and "
+    "vertebrae. "
+    + "Judged on phantoms that no earlier run was judged on. " * found["fresh"]
+    + "Dice in the box of a case's vertebrae and "
     f"{_AROUND_MM:.0f} mm around it, mean over {len(seeds)} seeds and the "
     "cases, with the 95 % interval of a bootstrap over both.",
     measuring.table(
@@ -360,7 +389,7 @@ def render(found: Mapping[str, Any]) -> list[str]:
         [
           name,
           ", ".join(
-            f"{p['rate']:g}: {mean_dice(p):.3f}"
+            f"{p['rate']:g}: {mean_dice(p['validation']):.3f}"
             for p in found["pilots"]
             if p["name"] == name
           ),

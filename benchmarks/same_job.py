@@ -9,9 +9,10 @@
 fresh process, in turn. `accuracy` trains all three on the same stream of crops
 (`equal_time.py`), each as many steps as it makes in the same time by the table
 of `speed`, which must exist; a new one drops all accuracies. Tables of several
-times (`--seconds`) stand beside each other. It goes on where it was stopped:
-every run leaves a file in DIR. Needs torch and monai; PHANTOMS is made by
-`vf-jax phantom` and `vf-jax prepare --spacing 2`.
+times (`--seconds`), and of phantoms of another store (`--fresh`), stand beside
+each other. It goes on where it was stopped: every run leaves a file in DIR.
+Needs torch and monai; PHANTOMS is made by `vf-jax phantom` and `vf-jax prepare
+--spacing 2`.
 """
 
 from __future__ import annotations
@@ -59,10 +60,13 @@ def main() -> None:
   parser.add_argument("--stores", default="", metavar="STORE,STORE")
   parser.add_argument("--workdir", metavar="DIR")
   parser.add_argument("--seconds", type=float, default=240)
-  parser.add_argument(
-    "--pilot-seconds", type=float, help="of pilots, if not as of the runs"
-  )
   parser.add_argument("--seeds", type=int, default=3)
+  parser.add_argument(
+    "--fresh", default="", metavar="STORE", help="of phantoms to judge by"
+  )
+  parser.add_argument(
+    "--near", metavar="TABLE", help="whose learning rates to look around"
+  )
   parser.add_argument("--one", default="", help="JSON of one training run")
   options = parser.parse_args()
   if options.part == "measure":
@@ -89,20 +93,28 @@ def main() -> None:
     import equal_time
 
     results = _read(options.out)
+    tables = results.setdefault("accuracy", {})
     rounds = results["speed"]["rounds"]
-    speeds = {name: best(rounds, name, "train") for name in contestants.NAMES}
-    pilot_seconds = options.pilot_seconds or options.seconds
     found = equal_time.compare(
       __file__,
       options.stores.split(","),
       pathlib.Path(options.workdir),
-      {name: round(options.seconds / s) for name, s in speeds.items()},
-      {name: round(pilot_seconds / s) for name, s in speeds.items()},
+      {
+        name: round(options.seconds / best(rounds, name, "train"))
+        for name in contestants.NAMES
+      },
       options.seeds,
+      options.fresh,
+      equal_time.rates(tables[options.near]) if options.near else None,
     )
-    found |= {"seconds": options.seconds, "pilot_seconds": pilot_seconds}
+    found |= {"seconds": options.seconds, "fresh": bool(options.fresh)}
+    aside = len(found["pilots"][0]["validation"])
+    found["rates_by"] = (
+      f"the Dice of {aside} phantoms set aside, after the runs of one seed"
+    )
     found["facts"] = measuring.facts()
-    results.setdefault("accuracy", {})[f"{options.seconds:g}"] = found
+    fresh = ", fresh" if options.fresh else ""
+    tables[f"{options.seconds:g}{fresh}"] = found
     _write(options.out, results)
 
 
@@ -230,11 +242,12 @@ def render(results: dict[str, Any]) -> str:
   if "speed" in results:
     parts += ["## Speed", *_render_speed(results["speed"])]
   accuracy = results.get("accuracy", {}).values()
-  for found in sorted(accuracy, key=lambda found: found["seconds"]):
+  for found in sorted(accuracy, key=lambda f: (f["seconds"], f["fresh"])):
     import equal_time
 
+    fresh = ", on fresh phantoms" * found["fresh"]
     parts += [
-      f"## Accuracy after {found['seconds']:g} s each",
+      f"## Accuracy after {found['seconds']:g} s each{fresh}",
       _head(found["facts"]),
       *equal_time.render(found),
     ]

@@ -72,21 +72,25 @@ def test_equal_time_says_who_is_better(same_job):
     for seed in range(3)
   ]  # fmt: skip
   pilots = [
-    {"name": same_job.SWIN, "rate": rate, "dice": {"v": dice}}
+    {"name": same_job.SWIN, "rate": rate, "validation": {"v": dice}}
     for rate, dice in ((4e-4, 0.5), (1e-3, 0.25))
   ]
   found = {
-    "runs": runs, "pilots": pilots, "seconds": 12, "pilot_seconds": 5,
-    "facts": _FACTS,
+    "runs": runs, "pilots": pilots, "seconds": 12, "fresh": True,
+    "rates_by": "dice", "facts": _FACTS,
   }  # fmt: skip
-  results = {"accuracy": {"12": found, "7": found | {"seconds": 7}}}
+  short = found | {"seconds": 7, "fresh": False}
+  results = {"accuracy": {"12, fresh": found, "7": short}}
   _, short, text = same_job.render(results).split("## Accuracy after ")
-  assert short.startswith("7 s")
+  assert short.startswith("7 s each\n")
   assert "makes in 7 s" in short
-  assert text.startswith("12 s")
+  assert "no earlier run" not in short
+  assert text.startswith("12 s each, on fresh phantoms\n")
   assert "makes in 12 s" in text
-  assert "after pilots of 5 s" in text
-  assert "| MONAI UNETR | 0.500 [0.500, 0.500] | +0.300 [0.300" in text
+  assert "Learning rate: by dice, the best" in text
+  assert "no earlier run" in text
+  assert "| 2 held-out phantoms | MONAI UNETR | 0.500 [0.500, 0.500] |" in text
+  assert "| +0.300 [0.300, 0.300] | 9 |" in text
   assert "| MONAI SwinUNETR | 0.900 [0.900, 0.900] | -0.100 [-0.100" in text
   assert "| MONAI SwinUNETR | 0.0004: 0.500, 0.001: 0.250 |" in text
   wide = equal_time.interval(np.array([[0.1, 0.9], [0.2, 0.8]]))
@@ -107,63 +111,73 @@ def test_equal_time_says_who_is_better(same_job):
 def test_the_best_learning_rate_lies_inside_those_tried(dice, best):
   equal_time = importlib.import_module("equal_time")
   pilots, rate = equal_time.climb(
-    lambda rate: {"rate": rate, "dice": {"v": dice[rate]}}
+    lambda rate: {"rate": rate, "validation": {"v": dice[rate]}}
   )
   assert rate == best
   assert [p["rate"] for p in pilots] == sorted(dice)
 
 
-def test_pilots_choose_the_rate_of_the_runs(same_job, tmp_path, monkeypatch):
+@pytest.mark.parametrize("fresh", ["", "elsewhere"])
+def test_the_first_seed_chooses_the_rate(tmp_path, monkeypatch, fresh):
   equal_time = importlib.import_module("equal_time")
   best = dict(zip(equal_time.NAMES, (1e-3, 2.5e-3, 6.3e-3)))
 
   def run_alone(script, *arguments):
     one = json.loads(arguments[-1])
+    assert one["fresh"] == fresh
     near = -abs(np.log(one["rate"] / best[one["name"]]))
-    return {"dice": {one["part"]: float(near)}}
+    # What is judged at last says the contrary.
+    return {"validation": {"v": float(near)}, "dice": {"t": -float(near)}}
 
   monkeypatch.setattr(equal_time.measuring, "run_alone", run_alone)
   (tmp_path / "store").mkdir()
   (tmp_path / "store" / "store.json").touch()
   steps = dict(zip(equal_time.NAMES, (30, 20, 10)))
-  pilot_steps = dict(zip(equal_time.NAMES, (3, 2, 1)))
-  found = equal_time.compare("s", [], tmp_path, steps, pilot_steps, 2)
+  near = dict.fromkeys(equal_time.NAMES, 2.5e-3) if fresh else None
+  found = equal_time.compare("s", [], tmp_path, steps, 2, fresh, near)
   assert {
-    (run["name"], run["steps"], run["rate"], run["part"])
-    for run in found["runs"]
-  } == {(name, steps[name], best[name], "test") for name in best}
+    (run["name"], run["steps"], run["rate"]) for run in found["runs"]
+  } == {(name, steps[name], best[name]) for name in best}
   assert [run["seed"] for run in found["runs"]] == [0, 0, 0, 1, 1, 1]
-  assert {
-    (run["name"], run["steps"], run["part"]) for run in found["pilots"]
-  } == {(name, pilot_steps[name], "validation") for name in best}
+  tried = {
+    name: [p["rate"] for p in found["pilots"] if p["name"] == name]
+    for name in best
+  }
+  whole = list(equal_time._LADDER)
+  assert list(tried.values()) == (
+    [whole[:4], whole[1:4], whole[1:]] if fresh else [whole] * 3
+  )
+  assert {p["seed"] for p in found["pilots"]} == {0}
+  assert {p["steps"] for p in found["pilots"]} == {30, 20, 10}
 
 
-def test_a_time_more_keeps_the_other_tables(same_job, tmp_path, monkeypatch):
+def test_a_table_more_keeps_the_others(same_job, tmp_path, monkeypatch):
   equal_time = importlib.import_module("equal_time")
   rounds = _rounds(same_job, (1.0, 0.5, 8.0, 6.0, 7.0, 9.0, 12.0, 8.5))
-  results = {"speed": {"rounds": rounds}, "accuracy": {"3": "kept"}}
+  kept = {"runs": [{"name": same_job.OURS, "rate": 0.5}]}
+  results = {"speed": {"rounds": rounds}, "accuracy": {"3": kept}}
   (tmp_path / "same_job.json").write_text(json.dumps(results))
   asked = []
 
-  def compare(script, stores, workdir, steps, pilot_steps, seeds):
-    asked.append((steps[same_job.OURS], pilot_steps[same_job.OURS]))
-    return {}
+  def compare(script, stores, workdir, steps, seeds, fresh, near):
+    asked.append((steps[same_job.OURS], fresh, near))
+    return {"pilots": [{"validation": {"v": 1.0, "w": 0.0}}]}
 
   monkeypatch.setattr(equal_time, "compare", compare)
   monkeypatch.setattr(same_job, "render", lambda results: "")
   command = ["same_job", "accuracy", "--workdir", "w", "--out", str(tmp_path)]
-  for times in (
-    ["--seconds", "60"],
-    ["--seconds", "40", "--pilot-seconds", "20"],
-  ):
-    monkeypatch.setattr("sys.argv", [*command, *times])
+  for more in ((), ("--fresh", "f", "--near", "3")):
+    monkeypatch.setattr("sys.argv", [*command, "--seconds", "60", *more])
     same_job.main()
   # A step of ours takes 2 s.
-  assert asked == [(30, 30), (20, 10)]
+  assert asked == [(30, "", None), (30, "f", {same_job.OURS: 0.5})]
   found = json.loads((tmp_path / "same_job.json").read_text())
   assert found["speed"] == results["speed"]
-  assert found["accuracy"].keys() == {"3", "60", "40"}
-  assert found["accuracy"]["3"] == "kept"
+  assert found["accuracy"].keys() == {"3", "60", "60, fresh"}
+  assert found["accuracy"]["3"] == kept
+  fresh = found["accuracy"]["60, fresh"]
+  assert (fresh["fresh"], fresh["seconds"]) == (True, 60)
+  assert fresh["rates_by"].startswith("the Dice of 2 phantoms")
 
 
 def test_no_case_is_trained_on_and_judged(same_job):
