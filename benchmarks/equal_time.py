@@ -91,11 +91,6 @@ def compare(
   return {"pilots": pilots, "runs": runs}
 
 
-def rates(found: Mapping[str, Any]) -> dict[str, float]:
-  """The learning rates of the runs that `compare` returned, by network."""
-  return {run["name"]: run["rate"] for run in found["runs"]}
-
-
 def rungs_around(rate: float) -> tuple[float, ...]:
   """The rung of a learning rate, the one below and the one above."""
   return _rung(rate / _RUNG), rate, _rung(rate * _RUNG)

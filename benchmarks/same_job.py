@@ -11,8 +11,8 @@ fresh process, in turn. `accuracy` trains all three on the same stream of crops
 of `speed`, which must exist; a new one drops all accuracies. Tables of several
 times (`--seconds`), and of phantoms of another store (`--fresh`), stand beside
 each other. It goes on where it was stopped: every run leaves a file in DIR.
-Needs torch and monai; PHANTOMS is made by `vf-jax phantom` and `vf-jax prepare
---spacing 2`.
+Needs torch, monai and jemalloc; PHANTOMS is made by `vf-jax phantom` and
+`vf-jax prepare --spacing 2`.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ from typing import Any
 import contestants
 import measuring
 import numpy as np
+from allocator import restart_with_jemalloc
 from contestants import CROP, OURS, SWIN, UNETR
 
 from vf_jax.huge_pages import restart_with_huge_pages
 
 _AUGMENTING = f"{OURS}, augmentation in the step"
-# Network, torch.compile, huge pages (ours with them, as in `vf-jax train`).
+# Network, torch.compile, jemalloc. Ours is in huge pages, as in `vf-jax train`.
 SETTINGS = {
-  OURS: (OURS, False, True),
-  _AUGMENTING: (OURS, False, True),
+  OURS: (OURS, False, False),
+  _AUGMENTING: (OURS, False, False),
+  f"{OURS}, jemalloc": (OURS, False, True),
   f"{UNETR}, eager": (UNETR, False, False),
   f"{UNETR}, torch.compile": (UNETR, True, False),
-  f"{UNETR}, torch.compile, huge pages": (UNETR, True, True),
+  f"{UNETR}, torch.compile, jemalloc": (UNETR, True, True),
   f"{SWIN}, eager": (SWIN, False, False),
   f"{SWIN}, torch.compile": (SWIN, True, False),
-  f"{SWIN}, torch.compile, huge pages": (SWIN, True, True),
+  f"{SWIN}, torch.compile, jemalloc": (SWIN, True, True),
 }
 _JOBS = ("train", "infer")
 _FILE = "same_job"
@@ -65,20 +67,22 @@ def main() -> None:
     "--fresh", default="", metavar="STORE", help="of phantoms to judge by"
   )
   parser.add_argument(
-    "--near", metavar="TABLE", help="whose learning rates to look around"
+    "--near",
+    nargs=3,
+    type=float,
+    metavar="RATE",
+    help="of ours, UNETR and SwinUNETR: where to look for better ones",
   )
   parser.add_argument("--one", default="", help="JSON of one training run")
   options = parser.parse_args()
   if options.part == "measure":
-    if SETTINGS[options.setting][2]:
-      restart_with_huge_pages()
+    _restart(*SETTINGS[options.setting][::2])
     print(json.dumps(measure(options.setting, options.repeats)))
   elif options.part == "run":
     import equal_time
 
     one = json.loads(options.one)
-    if one["name"] == OURS:
-      restart_with_huge_pages()
+    _restart(one["name"], one["name"] != OURS)
     print(json.dumps(equal_time.run(**one)))
   elif options.part == "speed":
     arguments = {
@@ -105,7 +109,7 @@ def main() -> None:
       },
       options.seeds,
       options.fresh,
-      equal_time.rates(tables[options.near]) if options.near else None,
+      options.near and dict(zip(contestants.NAMES, options.near)),
     )
     found |= {"seconds": options.seconds, "fresh": bool(options.fresh)}
     aside = len(found["pilots"][0]["validation"])
@@ -116,6 +120,13 @@ def main() -> None:
     fresh = ", fresh" if options.fresh else ""
     tables[f"{options.seconds:g}{fresh}"] = found
     _write(options.out, results)
+
+
+def _restart(name: str, jemalloc: bool) -> None:
+  if name == OURS:
+    restart_with_huge_pages()
+  if jemalloc:
+    restart_with_jemalloc()
 
 
 def measure(setting: str, repeats: int) -> dict[str, float]:
@@ -279,8 +290,9 @@ def _render_speed(speed: dict[str, Any]) -> list[str]:
     + f" Crops of {CROP}^3, one a step, float32. A training step is forward "
     "pass, loss, gradients, clipping, AdamW and averaged parameters; ours "
     "with all its decoders and losses, in huge pages of memory as `vf-jax "
-    "train` sets them. Times as multiples of ours in the same "
-    "round: median (range) of rounds in turn, each a fresh process.",
+    "train` sets them. jemalloc keeps freed memory, in huge pages. Times as "
+    "multiples of ours in the same round: median (range) of rounds in turn, "
+    "each a fresh process.",
     measuring.table(
       [
         "network", "training, wall", "training, processor", "inference, wall",

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import types
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 _FACTS = {"date": "d", "command": "c", "commit": "1", "machine": "m"}
+_SECONDS = (1.0, 0.5, 1.5, 8.0, 6.0, 7.0, 9.0, 12.0, 8.5)  # of the settings
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def _rounds(same_job, seconds):
 
 
 def test_the_fastest_setting_of_a_peer_counts(same_job):
-  rounds = _rounds(same_job, (1.0, 0.5, 8.0, 6.0, 7.0, 9.0, 12.0, 8.5))
+  rounds = _rounds(same_job, _SECONDS)
   assert same_job.best(rounds, same_job.OURS, "train") == 2.0
   assert same_job.best(rounds, same_job.UNETR, "train") == 12.0
   assert same_job.best(rounds, same_job.SWIN, "infer") == 8.5
@@ -43,9 +45,30 @@ def test_the_fastest_setting_of_a_peer_counts(same_job):
   assert "| 6.0 (6.0-6.0) | 6.0 (6.0-6.0) |" in line
 
 
-def test_every_network_runs_in_huge_pages_too(same_job):
-  huge = {name for name, _, pages in same_job.SETTINGS.values() if pages}
-  assert huge == {same_job.OURS, same_job.UNETR, same_job.SWIN}
+def test_every_network_runs_with_jemalloc_too(same_job):
+  tuned = {name for name, _, jemalloc in same_job.SETTINGS.values() if jemalloc}
+  assert tuned == {same_job.OURS, same_job.UNETR, same_job.SWIN}
+
+
+def test_a_missing_allocator_is_said(monkeypatch):
+  allocator = importlib.import_module("allocator")
+  monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+  with pytest.raises(SystemExit, match="libjemalloc2"):
+    allocator.restart_with_jemalloc()
+
+
+def test_the_allocator_is_loaded_by_one_restart(monkeypatch):
+  allocator = importlib.import_module("allocator")
+  monkeypatch.setattr("ctypes.util.find_library", lambda name: "libj.so.2")
+  monkeypatch.delenv("LD_PRELOAD", raising=False)
+  monkeypatch.setenv("MALLOC_CONF", "")
+  restarts = []
+  monkeypatch.setattr("os.execv", lambda *arguments: restarts.append(arguments))
+  allocator.restart_with_jemalloc()
+  assert os.environ["LD_PRELOAD"] == "libj.so.2"
+  assert "dirty_decay_ms:-1" in os.environ["MALLOC_CONF"]
+  allocator.restart_with_jemalloc()
+  assert len(restarts) == 1
 
 
 def test_the_step_of_the_job_has_our_tasks_or_the_mask_alone(same_job):
@@ -153,9 +176,8 @@ def test_the_first_seed_chooses_the_rate(tmp_path, monkeypatch, fresh):
 
 def test_a_table_more_keeps_the_others(same_job, tmp_path, monkeypatch):
   equal_time = importlib.import_module("equal_time")
-  rounds = _rounds(same_job, (1.0, 0.5, 8.0, 6.0, 7.0, 9.0, 12.0, 8.5))
-  kept = {"runs": [{"name": same_job.OURS, "rate": 0.5}]}
-  results = {"speed": {"rounds": rounds}, "accuracy": {"3": kept}}
+  rounds = _rounds(same_job, _SECONDS)
+  results = {"speed": {"rounds": rounds}, "accuracy": {"3": "kept"}}
   (tmp_path / "same_job.json").write_text(json.dumps(results))
   asked = []
 
@@ -166,15 +188,16 @@ def test_a_table_more_keeps_the_others(same_job, tmp_path, monkeypatch):
   monkeypatch.setattr(equal_time, "compare", compare)
   monkeypatch.setattr(same_job, "render", lambda results: "")
   command = ["same_job", "accuracy", "--workdir", "w", "--out", str(tmp_path)]
-  for more in ((), ("--fresh", "f", "--near", "3")):
+  for more in ((), ("--fresh", "f", "--near", "1", "2", "3")):
     monkeypatch.setattr("sys.argv", [*command, "--seconds", "60", *more])
     same_job.main()
   # A step of ours takes 2 s.
-  assert asked == [(30, "", None), (30, "f", {same_job.OURS: 0.5})]
+  near = {same_job.OURS: 1.0, same_job.UNETR: 2.0, same_job.SWIN: 3.0}
+  assert asked == [(30, "", None), (30, "f", near)]
   found = json.loads((tmp_path / "same_job.json").read_text())
   assert found["speed"] == results["speed"]
   assert found["accuracy"].keys() == {"3", "60", "60, fresh"}
-  assert found["accuracy"]["3"] == kept
+  assert found["accuracy"]["3"] == "kept"
   fresh = found["accuracy"]["60, fresh"]
   assert (fresh["fresh"], fresh["seconds"]) == (True, 60)
   assert fresh["rates_by"].startswith("the Dice of 2 phantoms")
