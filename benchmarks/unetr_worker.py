@@ -3,7 +3,8 @@
 
 unetr_worker.py KIND FOLDER SIDE THREADS
 
-KIND is ours, monai_eager, monai_compile or monai_compile_huge (in huge pages).
+KIND is ours, monai_eager, monai_compile, or ours or monai_compile with
+`_jemalloc`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from allocator import restart_with_jemalloc
 from worker import limit_threads, serve, timed
 
 from vf_jax.huge_pages import restart_with_huge_pages
@@ -33,9 +35,11 @@ SMOOTH = 1e-5
 
 def main() -> None:
   """Answers what it is asked."""
-  if KIND == "ours" or KIND.endswith("_huge"):
+  if KIND == "ours":
     restart_with_huge_pages()  # as `vf-jax train` does
-  serve(Ours() if KIND == "ours" else Monai(KIND != "monai_eager"))
+  elif KIND.endswith("_jemalloc"):
+    restart_with_jemalloc()
+  serve(Ours() if KIND.startswith("ours") else Monai(KIND != "monai_eager"))
 
 
 def timed_in_a_row(run: Callable[[], Any]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 
+from allocator import restart_with_jemalloc
 from worker import limit_threads
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -30,6 +31,8 @@ _BONE_HU = 200.0
 def main() -> None:
   """Does one job; the time is that of everything from file to file."""
   kind, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+  if kind == "monai_jemalloc":
+    restart_with_jemalloc()
   limit_threads(2)
   os.environ[VARIABLE] = str(folder / "programs")
   if kind == "compile":
@@ -39,7 +42,8 @@ def main() -> None:
   job = {
     "weights": weights,
     "monai": monai,
-    "monai_compile": functools.partial(monai, compiled=True),
+    "monai_compile": functools.partial(monai, name=kind, compiled=True),
+    "monai_jemalloc": functools.partial(monai, name=kind, compiled=True),
     "ours": ours,
     "ours_two": functools.partial(ours, in_flight=2),
     "fast": fast,
@@ -114,11 +118,12 @@ def weights(folder: pathlib.Path) -> None:
   )
 
 
-def monai(folder: pathlib.Path, compiled: bool = False):
+def monai(folder: pathlib.Path, name: str = "monai", compiled: bool = False):
   """LoadImage, Spacing, sliding_window_inference, argmax, inverse, file.
 
   Args:
     folder: of the CT and the weights.
+    name: of the mask, without ending.
     compiled: with `torch.compile`, and with resampling in float32, which takes
       less time and memory than the float64 of MONAI's default.
   """
@@ -141,7 +146,6 @@ def monai(folder: pathlib.Path, compiled: bool = False):
 
     with torch.inference_mode():
       forward(torch.zeros(1, 1, *(WINDOW,) * 3))
-  name = "monai_compile" if compiled else "monai"
 
   def run() -> None:
     before = _before(folder, **({"dtype": np.float32} if compiled else {}))
