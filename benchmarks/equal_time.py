@@ -24,6 +24,7 @@ from contestants import CROP, NAMES, OURS
 
 REAL = "lidc-idri-0001"
 _AROUND_MM = 40.0
+_PILOT_SEED = 100
 _LADDER = (4e-4, 1e-3, 2.5e-3, 6.3e-3, 1.6e-2)  # learning rates
 _RUNG = 2.5
 _RESAMPLES = 2000
@@ -40,7 +41,7 @@ def compare(
 ) -> dict[str, Any]:
   """Chooses a learning rate for each network, then trains each with each seed.
 
-  The runs of the first seed choose it, by phantoms set aside for that.
+  Runs of another seed choose it, by phantoms set aside for that.
 
   Args:
     script: whose `run` trains one network in a process of its own.
@@ -52,7 +53,10 @@ def compare(
     near: learning rates around which to look, if not on the whole ladder.
 
   Returns:
-    Those of the first seed with all rates as `pilots`, and all `runs`.
+    `pilots`, at all rates that were tried, and `runs`, at the best.
+
+  Raises:
+    ValueError: if a run that is there was asked for something else.
   """
   from vf_jax.multispine.merge import merge
 
@@ -61,13 +65,14 @@ def compare(
     merge([("", path) for path in stores], store)
   (workdir / "runs").mkdir(parents=True, exist_ok=True)
 
-  def alone(name: str, seed: int, rate: float) -> dict[str, Any]:
+  def alone(name: str, seed: int, part: str, rate: float) -> dict[str, Any]:
     one = {
       "name": name,
       "store": str(store),
       "steps": steps[name],
       "rate": rate,
       "seed": seed,
+      "part": part,
       "fresh": fresh,
     }
     file = f"{name}-{steps[name]}-{rate:g}-{seed}".replace(" ", "_")
@@ -77,22 +82,27 @@ def compare(
       found = measuring.run_alone(script, "run", "--one", json.dumps(one))
       path.write_text(json.dumps(one | found))
       print(path.name, found, flush=True)
-    return json.loads(path.read_text())
+    found = json.loads(path.read_text())
+    if found | one != found:
+      raise ValueError(f"{path} is of another comparison; name another folder")
+    return found
 
   pilots = []
   best = {}
   for name in NAMES:
-    rungs = rungs_around(near[name]) if near else _LADDER
-    tried, best[name] = climb(functools.partial(alone, name, 0), rungs)
+    rungs = _around(near[name]) if near else _LADDER
+    pilot = functools.partial(alone, name, _PILOT_SEED, "validation")
+    tried, best[name] = climb(pilot, rungs)
     pilots += tried
   runs = [
-    alone(name, seed, best[name]) for seed in range(seeds) for name in NAMES
+    alone(name, seed, "test", best[name])
+    for seed in range(seeds)
+    for name in NAMES
   ]
   return {"pilots": pilots, "runs": runs}
 
 
-def rungs_around(rate: float) -> tuple[float, ...]:
-  """The rung of a learning rate, the one below and the one above."""
+def _around(rate: float) -> tuple[float, ...]:
   return _rung(rate / _RUNG), rate, _rung(rate * _RUNG)
 
 
@@ -106,7 +116,7 @@ def climb(
   """Finds the learning rate of the highest mean Dice on a ladder.
 
   Args:
-    pilot: trains with a rate and returns the Dice of the `validation` cases.
+    pilot: trains with a rate and returns the `dice` of cases.
     rungs: learning rates to begin with.
 
   Returns:
@@ -115,7 +125,7 @@ def climb(
   """
   tried = {rate: pilot(rate) for rate in rungs}
   while True:
-    best = max(tried, key=lambda rate: mean_dice(tried[rate]["validation"]))
+    best = max(tried, key=lambda rate: mean_dice(tried[rate]["dice"]))
     if best == max(tried):
       beyond = _rung(best * _RUNG)
     elif best == min(tried):
@@ -158,7 +168,13 @@ def _with_masks(store: Any) -> list[int]:
 
 
 def run(
-  name: str, store: str, steps: int, rate: float, seed: int, fresh: str
+  name: str,
+  store: str,
+  steps: int,
+  rate: float,
+  seed: int,
+  part: str,
+  fresh: str,
 ) -> dict[str, Any]:
   """Trains one network, and judges it.
 
@@ -168,13 +184,12 @@ def run(
     steps: to make.
     rate: learning rate.
     seed: of parameters and crops.
-    fresh: store of phantoms to judge by; '' for those of the merged cases.
+    part: by which of the cases it is judged, 'validation' or 'test'.
+    fresh: store of the phantoms to test by; '' for those of the merged cases.
 
   Returns:
     Mean loss of the last third of the steps, processor seconds of the steps,
-    Dice of every case set aside (`validation`) and of every other that is
-    judged (`dice`). If there are fresh phantoms, all others that are not
-    trained on are set aside.
+    Dice of every case.
   """
   import jax
 
@@ -184,34 +199,58 @@ def run(
     "jax_compilation_cache_dir", str(pathlib.Path(store).parent / "xla")
   )
   cases = Store(store)
-  places = divide(cases)
+  train = divide(cases)["train"]
+  judged = to_judge(cases, Store(fresh) if fresh else None, part)
   net = contestants.build(name, steps, rate, seed)
   losses = []
   worked = 0.0
-  for batch in itertools.islice(_crops(cases, places["train"], seed), steps):
+  for batch in itertools.islice(_crops(cases, train, seed), steps):
     began = time.process_time()
     losses.append(net.train(batch))
     if len(losses) > 1:  # the first compiles
       worked += time.process_time() - began
   tail = losses[-max(1, steps // 3) :]
-  validation = [(cases, i) for i in places["validation"]]
-  test = [(cases, i) for i in places["test"]]
-  if fresh:
-    real = cases.names.index(REAL)
-    validation += [(cases, i) for i in places["test"] if i != real]
-    other = Store(fresh)
-    test = [(cases, real), *((other, i) for i in _with_masks(other))]
-  dice = {
-    whose: {
-      of.names[i]: judge(net, of.case(i), (CROP,) * 3) for of, i in judged
-    }
-    for whose, judged in (("validation", validation), ("dice", test))
-  }
   return {
     "last_loss": float(np.mean(tail)),
     "cpu_s": worked * steps / max(1, steps - 1),
-    **dice,
+    "dice": {
+      of.names[i]: judge(net, of.case(i), (CROP,) * 3) for of, i in judged
+    },
   }
+
+
+def to_judge(cases: Any, fresh: Any | None, part: str) -> list[tuple[Any, int]]:
+  """The cases by which a run is judged.
+
+  Args:
+    cases: the merged store.
+    fresh: store of other phantoms, or None.
+    part: 'validation' or 'test' of `divide`. With fresh phantoms those of both
+      are for validation, and the fresh ones and the real CT for the test.
+
+  Returns:
+    Store and place of each.
+
+  Raises:
+    ValueError: if a fresh case is among the others, of another voxel size, or
+      no phantom.
+  """
+  places = divide(cases)
+  if fresh is None:
+    return [(cases, i) for i in places[part]]
+  real = cases.names.index(REAL)
+  if part == "validation":
+    phantoms = {*places["validation"], *places["test"]} - {real}
+    return [(cases, i) for i in sorted(phantoms)]
+  masked = _with_masks(fresh)
+  known = set(fresh.names) & set(cases.names)
+  kinds = {fresh.records[i].mask_kind for i in masked}
+  if known or kinds != {"synthetic"} or fresh.spacing_mm != cases.spacing_mm:
+    raise ValueError(
+      f"fresh phantoms must be new ({known} are not), of {cases.spacing_mm} mm "
+      f"(they have {fresh.spacing_mm}), and phantoms (masks are {kinds})"
+    )
+  return [(cases, real), *((fresh, i) for i in masked)]
 
 
 def _crops(store: Any, cases: Sequence[int], seed: int) -> Iterator[dict]:
@@ -322,8 +361,8 @@ def render(found: Mapping[str, Any]) -> list[str]:
   """Renders the runs as Markdown.
 
   Args:
-    found: what `compare` returned, with the `seconds` of a run, whether the
-      phantoms are `fresh`, and `rates_by`, what chose the learning rates.
+    found: what `compare` returned, with the `seconds` of a run and the store of
+      `fresh` phantoms, if any.
 
   Returns:
     Paragraphs and tables.
@@ -334,6 +373,7 @@ def render(found: Mapping[str, Any]) -> list[str]:
     name: _by_case([r for r in runs if r["name"] == name]) for name in NAMES
   }
   cases = sorted(table[OURS])
+  aside = len(found["pilots"][0]["dice"])
   groups = {
     f"{len(cases) - 1} held-out phantoms": [c for c in cases if c != REAL],
     f"{REAL}, agreement with a network's mask": [REAL],
@@ -361,15 +401,15 @@ def render(found: Mapping[str, Any]) -> list[str]:
     "same stream of augmented crops (2 mm voxels, one crop a step; the stream "
     "is not timed), with the same loss (Dice and cross-entropy of vertebra), "
     "clipping, schedule and averaging; ours carries its other decoders "
-    "along, without a loss. Processor seconds are of these runs, in which "
-    f"MONAI's networks are not compiled. Learning rate: by {found['rates_by']},"
-    " the best of a ladder that goes on until the best lies inside it. "
-    "Trained on phantoms, painted real masks and real patches without "
-    "vertebrae. "
-    + "Judged on phantoms that no earlier run was judged on. " * found["fresh"]
-    + "Dice in the box of a case's vertebrae and "
-    f"{_AROUND_MM:.0f} mm around it, mean over {len(seeds)} seeds and the "
-    "cases, with the 95 % interval of a bootstrap over both.",
+    "along, without a loss. Processor seconds are of these runs, all with "
+    "jemalloc, MONAI's networks not compiled. Learning rate: by the Dice of "
+    f"{aside} phantoms set aside, after as many steps with another seed, the "
+    "best of a ladder that goes on until the best lies inside it. Trained on "
+    "phantoms, painted real masks and real patches without vertebrae; the "
+    f"held-out phantoms are those of {found['fresh'] or 'the same store'}. "
+    f"Dice in the box of a case's vertebrae and {_AROUND_MM:.0f} mm around it, "
+    f"mean over {len(seeds)} seeds and the cases, with the 95 % interval of a "
+    "bootstrap over both.",
     measuring.table(
       [
         "judged on", "network", "Dice", "ours is better by", "steps",
@@ -384,7 +424,7 @@ def render(found: Mapping[str, Any]) -> list[str]:
         [
           name,
           ", ".join(
-            f"{p['rate']:g}: {mean_dice(p['validation']):.3f}"
+            f"{p['rate']:g}: {mean_dice(p['dice']):.3f}"
             for p in found["pilots"]
             if p["name"] == name
           ),

@@ -29,10 +29,8 @@ from typing import Any
 import contestants
 import measuring
 import numpy as np
-from allocator import restart_with_jemalloc
+from allocator import require_jemalloc, restart
 from contestants import CROP, OURS, SWIN, UNETR
-
-from vf_jax.huge_pages import restart_with_huge_pages
 
 _AUGMENTING = f"{OURS}, augmentation in the step"
 # Network, torch.compile, jemalloc. Ours is in huge pages, as in `vf-jax train`.
@@ -42,9 +40,11 @@ SETTINGS = {
   f"{OURS}, jemalloc": (OURS, False, True),
   f"{UNETR}, eager": (UNETR, False, False),
   f"{UNETR}, torch.compile": (UNETR, True, False),
+  f"{UNETR}, eager, jemalloc": (UNETR, False, True),
   f"{UNETR}, torch.compile, jemalloc": (UNETR, True, True),
   f"{SWIN}, eager": (SWIN, False, False),
   f"{SWIN}, torch.compile": (SWIN, True, False),
+  f"{SWIN}, eager, jemalloc": (SWIN, False, True),
   f"{SWIN}, torch.compile, jemalloc": (SWIN, True, True),
 }
 _JOBS = ("train", "infer")
@@ -64,27 +64,32 @@ def main() -> None:
   parser.add_argument("--seconds", type=float, default=240)
   parser.add_argument("--seeds", type=int, default=3)
   parser.add_argument(
-    "--fresh", default="", metavar="STORE", help="of phantoms to judge by"
+    "--fresh",
+    default="",
+    metavar="STORE",
+    help="of phantoms to judge by, if not by some of --stores",
   )
   parser.add_argument(
     "--near",
     nargs=3,
     type=float,
     metavar="RATE",
-    help="of ours, UNETR and SwinUNETR: where to look for better ones",
+    help="learning rates of ours, UNETR and SwinUNETR to begin with",
   )
   parser.add_argument("--one", default="", help="JSON of one training run")
   options = parser.parse_args()
   if options.part == "measure":
-    _restart(*SETTINGS[options.setting][::2])
+    name, _, jemalloc = SETTINGS[options.setting]
+    restart(name == OURS, jemalloc)
     print(json.dumps(measure(options.setting, options.repeats)))
   elif options.part == "run":
     import equal_time
 
     one = json.loads(options.one)
-    _restart(one["name"], one["name"] != OURS)
+    restart(ours=one["name"] == OURS, jemalloc=True)
     print(json.dumps(equal_time.run(**one)))
   elif options.part == "speed":
+    require_jemalloc()
     arguments = {
       name: ["measure", "--setting", name, "--repeats", str(options.repeats)]
       for name in SETTINGS
@@ -96,6 +101,7 @@ def main() -> None:
   else:
     import equal_time
 
+    require_jemalloc()
     results = _read(options.out)
     tables = results.setdefault("accuracy", {})
     rounds = results["speed"]["rounds"]
@@ -111,22 +117,11 @@ def main() -> None:
       options.fresh,
       options.near and dict(zip(contestants.NAMES, options.near)),
     )
-    found |= {"seconds": options.seconds, "fresh": bool(options.fresh)}
-    aside = len(found["pilots"][0]["validation"])
-    found["rates_by"] = (
-      f"the Dice of {aside} phantoms set aside, after the runs of one seed"
-    )
+    found |= {"seconds": options.seconds, "fresh": options.fresh}
     found["facts"] = measuring.facts()
-    fresh = ", fresh" if options.fresh else ""
-    tables[f"{options.seconds:g}{fresh}"] = found
+    key = ", ".join(filter(None, (f"{options.seconds:g}", options.fresh)))
+    tables[key] = found
     _write(options.out, results)
-
-
-def _restart(name: str, jemalloc: bool) -> None:
-  if name == OURS:
-    restart_with_huge_pages()
-  if jemalloc:
-    restart_with_jemalloc()
 
 
 def measure(setting: str, repeats: int) -> dict[str, float]:
@@ -256,7 +251,7 @@ def render(results: dict[str, Any]) -> str:
   for found in sorted(accuracy, key=lambda f: (f["seconds"], f["fresh"])):
     import equal_time
 
-    fresh = ", on fresh phantoms" * found["fresh"]
+    fresh = ", on fresh phantoms" if found["fresh"] else ""
     parts += [
       f"## Accuracy after {found['seconds']:g} s each{fresh}",
       _head(found["facts"]),

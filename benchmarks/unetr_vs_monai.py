@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 import measuring
 import numpy as np
 import unetr_cost
+from allocator import require_jemalloc
 from worker import Worker, facts_with_peers
 
 MONAI = ("monai_eager", "monai_compile")
@@ -48,6 +49,8 @@ def main() -> None:
   parser.add_argument("--out", metavar="DIR", help="for the dated table")
   options = parser.parse_args()
   facts = facts_with_peers()
+  if "monai_compile" in options.peers:
+    require_jemalloc()
   with tempfile.TemporaryDirectory() as folder:
     for found in _measure(options, pathlib.Path(folder)):
       result = {**found, "facts": facts, "settings": vars(options)}

@@ -16,10 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from allocator import restart_with_jemalloc
+from allocator import restart
 from worker import limit_threads, serve, timed
-
-from vf_jax.huge_pages import restart_with_huge_pages
 
 KIND, FOLDER = sys.argv[1], pathlib.Path(sys.argv[2])
 SIDE, THREADS = int(sys.argv[3]), int(sys.argv[4])
@@ -35,11 +33,9 @@ SMOOTH = 1e-5
 
 def main() -> None:
   """Answers what it is asked."""
-  if KIND == "ours":
-    restart_with_huge_pages()  # as `vf-jax train` does
-  elif KIND.endswith("_jemalloc"):
-    restart_with_jemalloc()
-  serve(Ours() if KIND.startswith("ours") else Monai(KIND != "monai_eager"))
+  ours = KIND.startswith("ours")
+  restart(ours, jemalloc=KIND.endswith("_jemalloc"))
+  serve(Ours() if ours else Monai(KIND != "monai_eager"))
 
 
 def timed_in_a_row(run: Callable[[], Any]) -> tuple[float, float]:

@@ -24,6 +24,7 @@ import measuring
 import numpy as np
 import scan_length
 import whole_ct_worker
+from allocator import require_jemalloc
 from worker import facts_with_peers
 
 # MONAI gives 192 x 144 x 192 voxels of 2 mm: both place the windows alike.
@@ -46,6 +47,7 @@ def main() -> None:
     "--shape", type=int, nargs=3, default=SHAPE, help="of the CT"
   )
   options = parser.parse_args()
+  require_jemalloc()
   with tempfile.TemporaryDirectory() as folder:
     found = compare(pathlib.Path(folder), tuple(options.shape), options.rounds)
   found["facts"] = facts_with_peers()

@@ -16,7 +16,7 @@ import resource
 import sys
 import time
 
-from allocator import restart_with_jemalloc
+from allocator import restart
 from worker import limit_threads
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
@@ -31,8 +31,7 @@ _BONE_HU = 200.0
 def main() -> None:
   """Does one job; the time is that of everything from file to file."""
   kind, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-  if kind == "monai_jemalloc":
-    restart_with_jemalloc()
+  restart(ours=False, jemalloc=kind.endswith("_jemalloc"))
   limit_threads(2)
   os.environ[VARIABLE] = str(folder / "programs")
   if kind == "compile":
