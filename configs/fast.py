@@ -3,7 +3,7 @@ r"""VertebraFormer in sizes for scaling studies: fast:S, fast:B, fast:L, fast:H.
 
 8^3 tokens over a stem of stride 4, rotary positions in 3D, matmul-only output
 at full resolution; crops of 96^3 at 1 mm, bfloat16 compute. Only S has been
-trained, for some 600 steps (benchmarks/results/same_job.md).
+trained, for some 400 steps (benchmarks/results/same_job.md).
 docs/models.md has parameters and operations of every size.
 
     vf-jax train --config configs/fast.py:S --workdir DIR \
